@@ -1,0 +1,232 @@
+"""The parts a sync is put together from, and what each one promises.
+
+Rules marked [S1], [D2], ... are checked by the contract kits in `connector.testing`; a kit is
+how a stranger's source, embedder or sink is known to be right. An implementation only
+translates: batching, retry, limits, logging and memory live above it, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from .model import (
+    Document,
+    DocumentId,
+    DocumentRef,
+    EmbeddedRecord,
+    Entry,
+    Hit,
+    InputType,
+    ListingComplete,
+    Passage,
+    RecordId,
+    Rejection,
+    StoredRecord,
+    Unreadable,
+)
+
+if TYPE_CHECKING:
+    from .model import Positions, Vectors, Versions
+
+Splitter = Callable[[Document], Sequence[Passage]]
+
+
+class Listing(Protocol):
+    """A batch of a source's listing, as columns: a row that has not changed is never parsed."""
+
+    @property
+    def versions(self) -> Versions:
+        """One version a row, shape (n, 16)."""
+        ...
+
+    @property
+    def fraction(self) -> float:
+        """How much of the source has been listed when this batch ends, 0 to 1; never goes back."""
+        ...
+
+    def refs(self, positions: Positions) -> Iterator[DocumentRef | Unreadable]:
+        """Parse the rows asked for, and only those, in the order of `positions`.
+
+        Called at most once a listing, before the next batch is asked for.
+        """
+        ...
+
+    def place(self, position: int) -> str:
+        """Name a row for people, as in "rows.jsonl line 17"."""
+        ...
+
+
+class Source(Protocol):
+    """Where documents come from.
+
+    [D1] A listing ends with exactly one `ListingComplete` that counts its rows. One that cannot
+         be completed raises: ConfigError if it never will (no such folder), else TransientError.
+    [D2] Rows are in the same order each time, as long as the source does not change. An id may
+         come twice; the engine takes the first.
+    [D3] A version changes whenever the document's text or metadata does, and when it is listed under
+         another id. It is the same in every process. It may change without cause: that costs a
+         fetch, and no more.
+    [D4] `fetch` gives each document asked for once, in any order; it leaves out those that are gone
+         or no longer what was listed, and gives a Rejection for those that cannot be used.
+    [D5] What is fetched is whole: its version is that of its text and metadata, even if the
+         document is being rewritten meanwhile.
+    [D6] A place whose document cannot be told comes as `Unreadable`, never as nothing.
+    """
+
+    def check(self) -> None:
+        """Raise ConfigError if the source cannot be read as the settings say. Writes nothing."""
+        ...
+
+    def list(self) -> Iterator[Listing | ListingComplete]:
+        """List every document."""
+        ...
+
+    def fetch(self, refs: Sequence[DocumentRef]) -> Iterator[Document | Rejection]:
+        """Read the documents of some refs from the latest listing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedLimits:
+    """What one call to an embedder may carry."""
+
+    texts_per_call: int
+    tokens_per_text: int  # more would be cut; passages are split so that none is
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors.
+
+    [E1] `identity` names all that decides a vector: service, model, weights, dimension, truncation.
+         Two embedders with one identity give the same vectors; it is the same in every process.
+    [E2] The i-th vector is of the i-th text, float32, finite, shape (n, dimension). It does not
+         depend on the other texts of the call, to 1e-5.
+    [E3] A text of at most `tokens_per_text` by `count_tokens` is embedded whole.
+    [E4] No texts give shape (0, dimension), without a call.
+    [E5] A text that can never be embedded raises RejectedError; passing failures are TransientError
+         with the wait the service named.
+    """
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def limits(self) -> EmbedLimits: ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count each text's tokens as the model will, special tokens included."""
+        ...
+
+    def embed(self, texts: Sequence[str], input_type: InputType) -> Vectors:
+        """Embed at most `texts_per_call` texts now."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one call to a sink may carry. The delivery packs calls to fit."""
+
+    records_per_call: int = 100
+    bytes_per_call: int = 2_000_000
+
+
+class Sink(Protocol):
+    """One collection in one vector database.
+
+    [S1]  When `upsert` returns, all of the call is durable, and reads back as it was sent.
+    [S2]  Upserting a record that is there replaces all of it, metadata included.
+    [S3]  The same call made twice leaves what one call leaves.
+    [S4]  Records it was not sent are left as they are, and so is whatever is not the connector's.
+    [S5]  A call with a record that can never be accepted raises RejectedError and stores none of
+          that record. The other records are accepted when they are sent without it.
+    [S6]  Deleting removes the records named, durably; a name that is not there is no error.
+    [S7]  A failure that may pass is a TransientError, carrying the wait the service named. One that
+          will not is a SinkError. Neither is swallowed.
+    [S8]  `check` raises ConfigError if the collection cannot hold such vectors. It writes nothing.
+    [S9]  An empty call does nothing.
+    [S10] Any RecordId is kept apart from any other, and read back as it was sent.
+    [S11] `prepare` creates what is missing and returns the same incarnation until the collection is
+          made anew; then another one.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name under which the settings, the ledger and the reports know it."""
+        ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    def check(self, dimension: int) -> None: ...
+
+    def prepare(self, dimension: int) -> str:
+        """Make ready to write. The answer names this collection since it was created.
+
+        Called once a run, after `check` and before anything is paid for. If the answer is not the
+        one that the ledger was kept for, the collection is new and empty: it is filled again.
+        """
+        ...
+
+    def upsert(self, records: Sequence[EmbeddedRecord]) -> None: ...
+
+    def delete(self, ids: Sequence[RecordId]) -> None: ...
+
+    def scan(self) -> Iterator[StoredRecord]:
+        """Read all of our own records, in any order, in bounded memory."""
+        ...
+
+    def search(self, vector: Vectors, limit: int) -> list[Hit]:
+        """Find our own records nearest to a vector, nearest first."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class CheckpointStore(Protocol):
+    """What has been synced, per sink and document.
+
+    [C1] `begin` is durable when it returns, and clears the fingerprint of each entry: until the
+         commit, nobody knows what the sink holds.
+    [C2] `commit` applies all of its entries or none, and is durable when it returns.
+    [C3] Sinks do not see each other's entries.
+    [C4] A store that another process has taken over writes nothing more: LeaseError.
+    """
+
+    def count(self, sink: str) -> int:
+        """How many documents the ledger has."""
+        ...
+
+    def entries(self, sink: str, ids: Sequence[DocumentId]) -> dict[DocumentId, Entry]:
+        """Look up some documents; those that the ledger does not have are left out."""
+        ...
+
+    def begin(self, sink: str, entries: Iterable[Entry]) -> None:
+        """Note, before a sink is touched, what it may come to hold."""
+        ...
+
+    def commit(self, sink: str, entries: Iterable[Entry], forgotten: Iterable[DocumentId] = ()) -> None:
+        """Note what a sink is now known to hold, and forget documents that it holds nothing of."""
+        ...
+
+
+class VectorStore(Protocol):
+    """Vectors by what they are of: (embedder identity, hash of the text) -> vector.
+
+    [V1] When `put` returns, the vectors are durable.
+    [V2] `get` leaves out what it does not have, and what it has of another dimension.
+    """
+
+    def get(self, hashes: Sequence[bytes]) -> Mapping[bytes, Vectors]: ...
+
+    def missing(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Tell which of some hashes are not in the store, without reading a vector."""
+        ...
+
+    def put(self, hashes: Sequence[bytes], vectors: Vectors) -> None: ...

@@ -1,0 +1,1 @@
+"""Sources: where documents come from. The contract is `connector.ports.Source`."""

@@ -1,0 +1,1 @@
+"""Sinks: one vector database a file. The contract is `connector.ports.Sink`."""
