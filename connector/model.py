@@ -32,7 +32,7 @@ HASH_BYTES = 16
 DocumentId = NewType("DocumentId", str)
 RecordId = NewType("RecordId", str)
 
-JsonValue: TypeAlias = "str | int | float | bool | None | list[JsonValue] | dict[str, JsonValue]"
+JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 Metadata: TypeAlias = Mapping[str, JsonValue]
 
 RESERVED_PREFIX = "_vs_"
