@@ -149,7 +149,8 @@ class Sink(Protocol):
     [S6]  Deleting removes the records named, durably; a name that is not there is no error.
     [S7]  A failure that may pass is a TransientError, carrying the wait the service named. One that
           will not is a SinkError. Neither is swallowed.
-    [S8]  `check` raises ConfigError if the collection cannot hold such vectors. It writes nothing.
+    [S8]  `check` raises ConfigError if the collection cannot hold such vectors. It writes nothing, and
+          gives the incarnation that `prepare` would, or None if the collection is yet to be made.
     [S9]  An empty call does nothing.
     [S10] Any RecordId is kept apart from any other, and read back as it was sent.
     [S11] `prepare` creates what is missing and returns the same incarnation until the collection is
@@ -164,7 +165,7 @@ class Sink(Protocol):
     @property
     def limits(self) -> Limits: ...
 
-    def check(self, dimension: int) -> None: ...
+    def check(self, dimension: int) -> str | None: ...
 
     def prepare(self, dimension: int) -> str:
         """Make ready to write. The answer names this collection since it was created.

@@ -1,0 +1,258 @@
+"""What can be seen without a run: checks, status, search, and why a document is or is not in an index.
+
+Nothing here writes. All but `check` and `search` of an embedded index may run beside a sync.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from .checkpoint import Checkpoints, LedgerStatus, Rejected, Run
+from .composition import build_context, open_parts, open_search
+from .config import Settings
+from .engine import Parts
+from .errors import ConfigError, ConnectorError, ExitCode
+from .model import DocumentId, DocumentRef, Hit, InputType, JsonValue, ListingComplete, Rejection, Unreadable
+from .plan import fingerprint
+from .vectors import SqliteVectors
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One part of a sync, and what is wrong with it, if anything is."""
+
+    part: str
+    found: str = ""
+    error: ConnectorError | None = None
+
+
+def check(settings: Settings) -> list[Check]:
+    """Look at every part; nothing is written and nothing is paid for."""
+    context = build_context(settings, read_only=True)
+    dimension = 0
+
+    def source() -> str:
+        settings.source.build(context).check()
+        return settings.source.kind
+
+    def embedder() -> str:
+        nonlocal dimension
+        with closing(settings.embedder.build(context)) as built:
+            dimension = built.dimension
+            return f"{settings.embedder.kind}, {dimension} dimensions"
+
+    def sink(name: str) -> str:
+        with closing(settings.sinks[name].build(replace(context, name=name))) as built:
+            if not dimension:
+                return f"{settings.sinks[name].kind}; not compared with the embedder"
+            built.check(dimension)
+        return settings.sinks[name].kind
+
+    def state() -> str:
+        Checkpoints.open(settings.state_path, read_only=True).close()
+        _open_vectors(settings).close()
+        _check_writable(settings.state_path)
+        return str(settings.state.path)
+
+    return [
+        _checked("source", source),
+        _checked("embedder", embedder),
+        *[_checked(f"sink {name}", partial(sink, name)) for name in settings.sinks],
+        _checked("state", state),
+    ]
+
+
+def exit_code_of(checks: Sequence[Check]) -> ExitCode:
+    """What the operator has to mend comes before what passes by itself."""
+    codes = [check.error.exit_code for check in checks if check.error]
+    return min(codes, default=ExitCode.IN_STEP)
+
+
+def _checked(part: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(part, look())
+    except ConnectorError as error:
+        return Check(part, error=error)
+
+
+def _check_writable(folder: Path) -> None:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"{existing} is not a folder that this user may write to; check its mode, or [state] path")
+
+
+def _open_vectors(settings: Settings) -> SqliteVectors:
+    """Open the vector store for counting, which needs no embedder."""
+    return SqliteVectors.open(settings.state_path, embedder_identity="", dimension=0, read_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a sync stands, by its own memory; no service is asked."""
+
+    sinks: tuple[LedgerStatus, ...]
+    runs: tuple[Run, ...]  # latest first
+    vectors: int
+    vectors_bytes: int
+    running: str | None  # who holds the lease
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Plain JSON values; times are ISO 8601 in UTC."""
+        return {
+            "sinks": {ledger.sink: _without(asdict(ledger), "sink") for ledger in self.sinks},
+            "vectors": self.vectors,
+            "vectors_bytes": self.vectors_bytes,
+            "running": self.running,
+            "runs": [_run_json(run) for run in self.runs],
+        }
+
+
+def status(settings: Settings, *, runs: int = 5) -> Status:
+    """Tell how every sink stands; one that is in the settings and was never synced stands at nothing."""
+    with (
+        closing(Checkpoints.open(settings.state_path, read_only=True)) as checkpoints,
+        closing(_open_vectors(settings)) as vectors,
+    ):
+        known = {ledger.sink: ledger for ledger in checkpoints.ledger_status()}
+        never = {name: LedgerStatus(name, documents=0, records=0, in_doubt=0, rejected=0) for name in settings.sinks}
+        return Status(
+            sinks=tuple((never | known).values()),
+            runs=tuple(checkpoints.last_runs(runs)),
+            vectors=vectors.count(),
+            vectors_bytes=vectors.size_bytes(),
+            running=checkpoints.holder(),
+        )
+
+
+def rejected(settings: Settings) -> list[Rejected]:
+    """Every document and place that is in no sink, or not in one, and why."""
+    with closing(Checkpoints.open(settings.state_path, read_only=True)) as checkpoints:
+        return list(checkpoints.rejected())
+
+
+def search(settings: Settings, text: str, *, limit: int = 5, sink: str | None = None) -> list[Hit]:
+    """Find the passages nearest to a text; in the first sink, if none is named."""
+    with open_search(settings, sink) as (embedder, opened):
+        (tokens,) = embedder.count_tokens([text])
+        if tokens > embedder.limits.tokens_per_text:
+            raise ConfigError(
+                f"the text has {tokens} tokens, the embedder takes {embedder.limits.tokens_per_text}; shorten it"
+            )
+        opened.check(embedder.dimension)
+        return opened.search(embedder.embed([text], InputType.SEARCH_QUERY)[0], limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one sink stands with one document."""
+
+    sink: str
+    state: str  # "in step", "out of date", "in doubt", "rejected" or "not there"
+    records: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a document is, or is not, in the indexes."""
+
+    document_id: DocumentId
+    place: str | None  # where the source lists it; None: it does not
+    refusal: str | None  # why the source cannot give it
+    sinks: tuple[Standing, ...]
+    unreadable: tuple[Unreadable, ...]  # while the source does not list it: places that may hide it
+    last_run: Run | None
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Plain JSON values."""
+        return {
+            "document_id": self.document_id,
+            "listed": self.place is not None,
+            "place": self.place,
+            "refusal": self.refusal,
+            "sinks": {standing.sink: _without(asdict(standing), "sink") for standing in self.sinks},
+            "unreadable": [asdict(place) for place in self.unreadable],
+            "last_run": _run_json(self.last_run) if self.last_run else None,
+        }
+
+
+def explain(settings: Settings, document_id: DocumentId) -> Explanation:
+    """Look a document up in the source, whose whole listing is read, and in every ledger."""
+    with open_parts(settings, read_only=True) as parts:
+        parts.source.check()
+        found, unreadable = _find(parts, document_id)
+        place, ref = found or (None, None)
+        refusals = [it.reason for it in parts.source.fetch([ref]) if isinstance(it, Rejection)] if ref else []
+        return Explanation(
+            document_id,
+            place,
+            refusals[0] if refusals else None,
+            tuple(_standing(parts, sink.name, document_id, ref) for sink in parts.sinks),
+            () if found else tuple(unreadable),
+            next(iter(parts.checkpoints.last_runs(1)), None),
+        )
+
+
+def _find(parts: Parts, document_id: DocumentId) -> tuple[tuple[str, DocumentRef] | None, list[Unreadable]]:
+    """Find where the source lists a document first; or else all the places that it could not read."""
+    unreadable: list[Unreadable] = []
+    for batch in parts.source.list():
+        if isinstance(batch, ListingComplete):
+            continue
+        for position, ref in enumerate(batch.refs(np.arange(len(batch.versions), dtype=np.intp))):
+            if isinstance(ref, Unreadable):
+                unreadable.append(ref)
+            elif ref.id == document_id:
+                return (batch.place(position), ref), unreadable
+    return None, unreadable
+
+
+def _standing(parts: Parts, sink: str, document_id: DocumentId, ref: DocumentRef | None) -> Standing:
+    """Compare one line of a ledger with the source.
+
+    the ledger has               the source lists      state
+    ---------------------------  --------------------  -----------
+    nothing                      it, or not            not there
+    a problem                    it, or not            rejected
+    no fingerprint               it, or not            in doubt
+    this version's fingerprint   this version          in step
+    another fingerprint          another, or nothing   out of date
+    """
+    entry = parts.checkpoints.entry(sink, document_id)
+    if entry is None:
+        return Standing(sink, "not there")
+    if entry.problem is not None:
+        return Standing(sink, "rejected", entry.extent, entry.problem)
+    if entry.fingerprint is None:
+        return Standing(sink, "in doubt", entry.extent, "a write was cut off; the next sync puts it right")
+    if ref is None:
+        return Standing(sink, "out of date", entry.extent, "the source no longer lists it")
+    if fingerprint(ref.version, parts.recipe.hash()) != entry.fingerprint:
+        return Standing(sink, "out of date", entry.extent, "the source or the recipe has changed since")
+    return Standing(sink, "in step", entry.extent)
+
+
+def _run_json(run: Run) -> dict[str, JsonValue]:
+    return {
+        "id": run.id,
+        "started_at": _iso(run.started_at),
+        "ended_at": _iso(run.ended_at) if run.ended_at is not None else None,
+        "exit_code": run.exit_code,
+        "report": run.report,
+    }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _without(table: dict[str, JsonValue], name: str) -> dict[str, JsonValue]:
+    return {key: value for key, value in table.items() if key != name}

@@ -1,0 +1,98 @@
+"""Add a run up: what changed, what is to leave the index, and how the run ended. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .errors import ExitCode
+from .fingerprints import count_common
+from .model import DocumentId, Entry
+from .plan import Change, DeleteGuard, Kind
+from .report import Counts
+from .survey import Survey, Update
+
+
+@dataclass(frozen=True, slots=True)
+class Departures:
+    """What is to leave each sink at the end of a run, by sink."""
+
+    gone: Mapping[str, Sequence[Entry]]  # no longer listed
+    removals: Mapping[str, Sequence[Change]]  # listed, and rejected now
+    moved: int = 0  # how many of the gone came back under another id
+    documents: int = 0  # how many different documents are gone, the moved ones included
+    objection: str | None = None  # why nothing may leave
+
+    def behind(self, sink: str) -> int:
+        """How many documents a sink holds that it should not, if nothing leaves."""
+        return len(self.gone[sink]) + len(self.removals[sink])
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run has found so far."""
+
+    kinds: Counter[Kind] = field(default_factory=Counter)
+    removals: dict[str, list[Change]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    _added: bytearray = field(default_factory=bytearray)  # contents of added documents, 16 bytes each
+
+    def add(self, updates: Iterable[Update]) -> None:
+        """Count documents that differ from some ledger."""
+        for update in updates:
+            if update.kind is not Kind.UNCHANGED:  # the survey counts those
+                self.kinds[update.kind] += 1
+            if update.kind is Kind.ADDED:
+                self._added += update.wanted.content or b""
+
+    def due(self, sink: str, updates: Iterable[Update]) -> list[Change]:
+        """Pick what is to be written to a sink now, and put off the removals until the guard has spoken."""
+        changes = [update.changes[sink] for update in updates if sink in update.changes]
+        self.removals.setdefault(sink, []).extend(change for change in changes if change.removes_document)
+        return [change for change in changes if not change.removes_document]
+
+    def departures(self, survey: Survey, guard: DeleteGuard) -> Departures:
+        """Find what is to leave the sinks; nothing is, if the listing did not end or the guard objects."""
+        nothing: dict[str, list[Entry]] = {sink: [] for sink in survey.sinks}
+        removals = {sink: self.removals.get(sink, []) for sink in survey.sinks}
+        if not survey.complete:
+            return Departures(nothing, {sink: [] for sink in survey.sinks})
+        gone = {sink: survey.gone(sink) for sink in survey.sinks}
+        contents = {entry.document_id: entry.content or b"" for entries in gone.values() for entry in entries}
+        moved = count_common(self._added, b"".join(contents.values()))
+        leaving = contents.keys() | {change.wanted.document_id for changes in removals.values() for change in changes}
+        objection = guard.objection(
+            gone=len(leaving) - moved,
+            live=survey.live,
+            listed=survey.rows,
+            unreadable=len(survey.unreadable) if len(contents) > moved else 0,
+        )
+        return Departures(gone, removals, moved, len(contents), objection)
+
+    def counts(self, survey: Survey, departures: Departures, refused: Mapping[DocumentId, Kind]) -> Counts:
+        """Count every listed document once, and the gone ones; `refused` are those that only a sink rejected."""
+        kinds = self.kinds - Counter(refused.values())
+        known = survey.rows_known + survey.unchanged - len(survey.still_rejected)
+        places = len(survey.unreadable) + len(survey.duplicates)
+        return Counts(
+            added=kinds[Kind.ADDED] - departures.moved,
+            changed=kinds[Kind.CHANGED],
+            metadata_only=kinds[Kind.METADATA_ONLY],
+            moved=departures.moved,
+            deleted=0 if departures.objection else departures.documents - departures.moved,
+            unchanged=known - sum(kind is Kind.UNCHANGED for kind in refused.values()),
+            rejected=self.kinds[Kind.REJECTED] + len(survey.still_rejected) + len(refused) + places,
+        )
+
+
+def exit_code(*, rejected: int, behind: bool, objection: str | None) -> ExitCode:
+    """Say how a run ended; of several, the worst."""
+    codes = [ExitCode.IN_STEP]
+    if rejected:
+        codes.append(ExitCode.REJECTED)
+    if behind:
+        codes.append(ExitCode.BEHIND)
+    if objection:
+        codes.append(ExitCode.SAFETY)
+    return max(codes)
