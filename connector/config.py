@@ -232,48 +232,48 @@ class _Reader:
             self._problem(f"{_header(at)} should be a table of settings")
             return None
         secrets = _secrets(model)
-        exposed = sorted(secrets & written.keys()) if self._file else []
-        for name in exposed:
+        told = sorted(secrets & written.keys()) if self._file else []
+        for name in told:
             self._problem(f"{_header(at)} {name} is a secret and must not stand in the file; {_how_to_set(at, name)}")
-        values = {name: value for name, value in written.items() if name not in exposed}
+        values = {name: value for name, value in written.items() if name not in told}
         for name, text in self._own_variables(at).items():
             values[name] = _parsed(text, model.model_fields[name].annotation) if name in model.model_fields else text
         for name in secrets:
-            if f"{name}_file" not in model.model_fields:
-                self._read_secret_file(at, name, values)
+            if f"{name}_file" not in model.model_fields and (problem := self._read_secret_file(at, name, values)):
+                self._problems.append(problem)
+                told.append(name)
         try:
-            return model.model_validate(values)
+            made = model.model_validate(values)
         except ValidationError as error:
-            told = self._lines(error, model, at, known=exposed)
             hidden = [values[name] for name in secrets & values.keys()]
-            self._problems += [_redacted(line, hidden) for line in told]
+            self._problems += [_redacted(line, hidden) for line in self._lines(error, model, at, told)]
+            return None
+        return made
+
+    def _read_secret_file(self, at: Key, name: str, values: dict[str, Any]) -> str | None:
+        """Put a secret in the place of its file's path; the path is not told, as it may be the secret itself."""
+        where = self._where(at, f"{name}_file")
+        if (file := values.pop(f"{name}_file", None)) is None:
+            return None
+        if name in values:
+            is_twice = (*at, f"{name}_file") in self._variables
+            return f"{where} and {_variable((*at, name))} are both set; unset one of them" if is_twice else None
+        try:
+            secret = (self._base_path / str(file)).read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            return f"{where} names a file that cannot be read: {_strerror(error)}"
+        except ValueError:
+            return f"{where} names a file that is not UTF-8 text"
+        if not secret:
+            return f"{where} names an empty file"
+        values[name] = secret
         return None
 
-    def _read_secret_file(self, at: Key, name: str, values: dict[str, Any]) -> None:
-        """Put a secret in the place of its file's path, which is not told: it may be the secret itself."""
-        if (file := values.pop(f"{name}_file", None)) is None:
-            return
-        where = self._where(at, f"{name}_file")
-        if name in values:
-            if (*at, f"{name}_file") in self._variables:
-                self._problems.append(f"{where} and {_variable((*at, name))} are both set; unset one of them")
-            return
-        values[name] = ""
-        try:
-            values[name] = (self._base_path / str(file)).read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError as error:
-            self._problems.append(f"{where} names a file that cannot be read: {_strerror(error)}")
-        except ValueError:
-            self._problems.append(f"{where} names a file that is not UTF-8 text")
-        else:
-            if not values[name]:
-                self._problems.append(f"{where} names an empty file")
-
-    def _lines(self, error: ValidationError, model: type[BaseModel], at: Key, *, known: Iterable[str]) -> Iterator[str]:
-        """Say each of pydantic's errors in one line of ours, but for those of the settings told already."""
+    def _lines(self, error: ValidationError, model: type[BaseModel], at: Key, told: Iterable[str]) -> Iterator[str]:
+        """Say each of pydantic's errors in one line of ours, but for the settings that were told already."""
         for detail in error.errors(include_input=False, include_url=False, include_context=False):
             name = ".".join(map(str, detail["loc"]))
-            if name in known:
+            if name in told:
                 continue
             where = self._where(at, name)
             if detail["type"] == "extra_forbidden":

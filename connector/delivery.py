@@ -8,7 +8,7 @@ is stopped: it is left where its ledger says, for the next run, and the other si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .errors import RejectedError, SinkError, TransientError
 from .events import DocumentRejected, DocumentsCommitted, DocumentsDeleted, Emit, SinkStopped
 from .model import UNKNOWN, DocumentId, EmbeddedRecord, Entry, RecordId, record_id
-from .plan import Change, Kind
+from .plan import Change
 from .ports import CheckpointStore, Limits, Sink
 from .report import SinkReport
 from .retry import Retry
@@ -54,7 +54,6 @@ class Delivery:
     emit: Emit
     stopped: str | None = field(default=None, init=False)
     behind: int = field(default=0, init=False)
-    rejected: dict[DocumentId, Kind] = field(default_factory=dict, init=False)  # and what they would have been
     committed: bytearray = field(default_factory=bytearray, init=False)  # fingerprints, 16 bytes each
     upserted: int = field(default=0, init=False)
     deleted: int = field(default=0, init=False)
@@ -62,13 +61,15 @@ class Delivery:
     delete_calls: int = field(default=0, init=False)
     _rejects_in_a_row: int = field(default=0, init=False)
 
-    def write(self, changes: Sequence[Change], vectors: Mapping[bytes, Vectors]) -> None:
-        """Bring changed documents to the sink."""
-        self._unless_stopped(changes, lambda: self._write(changes, vectors))
+    def write(self, changes: Sequence[Change], vectors: Mapping[bytes, Vectors]) -> Collection[DocumentId]:
+        """Bring changed documents to the sink; return those that it refused."""
+        problems: dict[DocumentId, str] = {}
+        self._unless_stopped(changes, lambda: self._write(changes, vectors, problems))
+        return problems.keys()
 
     def remove(self, changes: Sequence[Change]) -> None:
         """Remove the records of documents that are rejected now, and note why."""
-        self._unless_stopped(changes, lambda: self._write(changes, {}))
+        self._unless_stopped(changes, lambda: self._write(changes, {}, {}))
 
     def forget(self, entries: Sequence[Entry]) -> None:
         """Remove every record of documents that are gone, and forget them."""
@@ -78,11 +79,12 @@ class Delivery:
         """Sum up."""
         return SinkReport(self.upserted, self.deleted, self.upsert_calls, self.delete_calls, self.behind, self.stopped)
 
-    def _write(self, changes: Sequence[Change], vectors: Mapping[bytes, Vectors]) -> None:
+    def _write(
+        self, changes: Sequence[Change], vectors: Mapping[bytes, Vectors], problems: dict[DocumentId, str]
+    ) -> None:
         if doubtful := [change.doubt() for change in changes if change.touches_sink]:
             self.checkpoints.begin(self.sink.name, doubtful)
 
-        problems: dict[DocumentId, str] = {}
         for call in pack(parcels(changes, vectors), self.sink.limits):
             for record, reason in self._upsert(call):
                 problems.setdefault(record.document_id, reason)
@@ -98,11 +100,10 @@ class Delivery:
         )
         self.checkpoints.commit(self.sink.name, done)
 
-        for change, entry in zip(changes, done, strict=True):
+        for entry in done:
             if entry.fingerprint is not None:
                 self.committed += entry.fingerprint
             if entry.problem is not None:
-                self.rejected[entry.document_id] = change.kind
                 self.emit(DocumentRejected(self.sink.name, entry.document_id, entry.problem))
         accepted = sum(entry.problem is None for entry in done)
         self.emit(DocumentsCommitted(self.sink.name, accepted, sum(len(change.upserts) for change in changes)))

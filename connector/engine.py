@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from .checkpoint import Checkpoints
 from .delivery import Delivery, chunks
@@ -24,15 +25,17 @@ from .embedding import Embedding, Text
 from .errors import SafetyError, TransientError
 from .events import Emit, Event, LedgerVoided, RunStarted, ignore
 from .lanes import Lane
-from .model import DocumentId
 from .passages import PassageSplitter
-from .plan import DeleteGuard, Kind, Recipe
+from .plan import Change, DeleteGuard, Recipe
 from .ports import Embedder, Sink, Source
 from .report import PlannedDocument, PlanReport, Report, SinkPlan
 from .retry import Retry
 from .survey import Survey, Update
 from .tally import Departures, Tally, exit_code
 from .vectors import Keep, SqliteVectors
+
+if TYPE_CHECKING:
+    from .model import Vectors
 
 DOCUMENTS_PER_DELETION = 1000
 
@@ -138,7 +141,7 @@ class _Run:
                 self.tally.add(updates)
                 for name, delivery in self.deliveries.items():
                     if changes := self.tally.due(name, updates):
-                        lanes[name].put(partial(delivery.write, changes, vectors))
+                        lanes[name].put(partial(self._deliver, delivery, updates, changes, vectors))
                 if all(delivery.stopped for delivery in self.deliveries.values()):
                     break
         except TransientError as error:  # the source or the embedder gave up; what was delivered stays
@@ -146,6 +149,15 @@ class _Run:
             self.survey.complete = False
         for lane in lanes.values():
             lane.drain()
+
+    def _deliver(
+        self,
+        delivery: Delivery,
+        updates: Sequence[Update],
+        changes: Sequence[Change],
+        vectors: Mapping[bytes, Vectors],
+    ) -> None:
+        self.tally.refuse(updates, delivery.write(changes, vectors))
 
     def take_out(self, departures: Departures, lanes: Mapping[str, Lane]) -> None:
         """Remove what is gone or rejected, unless the guard objects."""
@@ -165,10 +177,7 @@ class _Run:
         survey, checkpoints = self.survey, self.parts.checkpoints
         if survey.complete:
             checkpoints.replace_unreadable([*survey.unreadable, *survey.duplicates])
-        refused: dict[DocumentId, Kind] = {}
-        for delivery in self.deliveries.values():
-            refused |= {id: kind for id, kind in delivery.rejected.items() if kind is not Kind.REJECTED}
-        counts = self.tally.counts(survey, departures, refused)
+        counts = self.tally.counts(survey, departures)
         behind = not survey.complete or bool(survey.skipped)
         for name, delivery in self.deliveries.items():
             delivery.behind += len(survey.skipped)
@@ -244,7 +253,7 @@ def plan(
         gone = {entry.document_id for entries in departures.gone.values() for entry in entries}
         documents += [PlannedDocument(id, "deleted") for id in sorted(gone)]
         documents += [PlannedDocument(place, "rejected", why) for place, why in survey.unreadable + survey.duplicates]
-    counts = tally.counts(survey, departures, {})
+    counts = tally.counts(survey, departures)
     reembed = None if options.accept_reembed else reembed_objection(parts)
     return PlanReport(
         counts=counts,

@@ -156,15 +156,17 @@ class HashSet:
         return found
 
 
-def count_common(one: bytes | bytearray, other: bytes | bytearray) -> int:
-    """Count the members that two bags of joined 16-byte hashes have in common."""
+def count_common(one: bytes | bytearray, other: bytes | bytearray, *, except_for: bytes = b"") -> int:
+    """Count the members that two bags of joined 16-byte hashes have in common, some of `one` left out."""
     kinds = Known.of(np.unique(from_bytes(other), axis=0))
     if not len(kinds):
         return 0
-    of_one, of_other = kinds.find(from_bytes(one)), kinds.find(from_bytes(other))
-    times_one = np.bincount(of_one[of_one >= 0], minlength=len(kinds))
-    times_other = np.bincount(of_other, minlength=len(kinds))
-    return int(np.minimum(times_one, times_other).sum())
+
+    def times(bag: bytes | bytearray) -> NDArray[np.intp]:
+        found = kinds.find(from_bytes(bag))
+        return np.bincount(found[found >= 0], minlength=len(kinds))
+
+    return int(np.minimum(times(one) - times(except_for), times(other)).sum())
 
 
 def _merge(one: Known, other: Known) -> Known:

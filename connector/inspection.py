@@ -150,6 +150,11 @@ def search(settings: Settings, text: str, *, limit: int = 5, sink: str | None = 
         return opened.search(embedder.embed([text], InputType.SEARCH_QUERY)[0], limit)
 
 
+def hit_json(hit: Hit) -> dict[str, JsonValue]:
+    """Plain JSON values."""
+    return {**asdict(hit), "metadata": dict(hit.metadata)}
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How one sink stands with one document."""
@@ -228,7 +233,7 @@ def _standing(parts: Parts, sink: str, document_id: DocumentId, ref: DocumentRef
     """
     entry = parts.checkpoints.entry(sink, document_id)
     if entry is None:
-        return Standing(sink, "not there")
+        return Standing(sink, "not there", reason="the next sync adds it" if ref else "")
     if entry.problem is not None:
         return Standing(sink, "rejected", entry.extent, entry.problem)
     if entry.fingerprint is None:

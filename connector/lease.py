@@ -17,7 +17,6 @@ from filelock import FileLock, Timeout
 
 from .errors import ConfigError, LeaseError
 
-
 GRACE_SECONDS = 1.0  # outlasts `is_locked`, which has to hold a free lock for an instant
 
 

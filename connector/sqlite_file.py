@@ -7,6 +7,7 @@ which needs two.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ def open_file(path: Path, *, application_id: int, migrations: Sequence[str], rea
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
         absent = read_only and not path.exists()
-        target = "file::memory:" if absent else f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
+        target = "file::memory:" if absent else path.absolute().as_uri() + _mode(path, read_only=read_only)
         # Used from several threads, always under the owner's lock.
         db = sqlite3.connect(target, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
         try:
@@ -44,6 +45,13 @@ def open_file(path: Path, *, application_id: int, migrations: Sequence[str], rea
             db.close()
             raise
         return db
+
+
+def _mode(path: Path, *, read_only: bool) -> str:
+    if not read_only:
+        return ""
+    # A reader of a WAL file makes notes beside it; where it may not, nobody else can be writing.
+    return "?mode=ro" if os.access(path.parent, os.W_OK) else "?mode=ro&immutable=1"
 
 
 def _check_and_migrate(

@@ -226,12 +226,13 @@ class Survey:
                 for sink, entry in entries.items()
                 if entry is None or entry.fingerprint is None or entry.fingerprint != wanted.fingerprint
             }
-            kinds = [changes[sink].kind if sink in changes else Kind.UNCHANGED for sink in self.sinks]
-            kind = kind_of_document(kinds)
-            if kind is Kind.UNCHANGED:
-                self.unchanged += 1
+            kind = kind_of_document([_kind(changes.get(sink), entries[sink]) for sink in self.sinks])
             if changes:
                 updates.append(Update(wanted, changes, kind))
+            elif kind is Kind.REJECTED:
+                self.still_rejected.add(wanted.document_id)
+            if kind is Kind.UNCHANGED:
+                self.unchanged += 1
         return updates
 
     def _note_duplicate(self, place: str, id: DocumentId) -> None:
@@ -240,3 +241,10 @@ class Survey:
     def _note(self, notes: list[tuple[str, str]], place: str, reason: str) -> None:
         notes.append((place, reason))
         self.emit(PlaceUnreadable(place, reason))
+
+
+def _kind(change: Change | None, entry: Entry | None) -> Kind:
+    """What changed about a document in one sink, one that is in step with it included."""
+    if change:
+        return change.kind
+    return Kind.REJECTED if entry and entry.problem is not None else Kind.UNCHANGED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .errors import ExitCode
@@ -35,7 +35,7 @@ class Tally:
 
     kinds: Counter[Kind] = field(default_factory=Counter)
     removals: dict[str, list[Change]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    refused: dict[DocumentId, Update] = field(default_factory=dict)  # that only a sink rejected
     _added: bytearray = field(default_factory=bytearray)  # contents of added documents, 16 bytes each
 
     def add(self, updates: Iterable[Update]) -> None:
@@ -52,6 +52,11 @@ class Tally:
         self.removals.setdefault(sink, []).extend(change for change in changes if change.removes_document)
         return [change for change in changes if not change.removes_document]
 
+    def refuse(self, updates: Iterable[Update], refused: Collection[DocumentId]) -> None:
+        """Note which of some documents a sink refused; called from the lanes."""
+        if refused:
+            self.refused |= {u.wanted.document_id: u for u in updates if u.wanted.document_id in refused}
+
     def departures(self, survey: Survey, guard: DeleteGuard) -> Departures:
         """Find what is to leave the sinks; nothing is, if the listing did not end or the guard objects."""
         nothing: dict[str, list[Entry]] = {sink: [] for sink in survey.sinks}
@@ -60,7 +65,8 @@ class Tally:
             return Departures(nothing, {sink: [] for sink in survey.sinks})
         gone = {sink: survey.gone(sink) for sink in survey.sinks}
         contents = {entry.document_id: entry.content or b"" for entries in gone.values() for entry in entries}
-        moved = count_common(self._added, b"".join(contents.values()))
+        never_came = b"".join(u.wanted.content or b"" for u in self.refused.values() if u.kind is Kind.ADDED)
+        moved = count_common(self._added, b"".join(contents.values()), except_for=never_came)
         leaving = contents.keys() | {change.wanted.document_id for changes in removals.values() for change in changes}
         objection = guard.objection(
             gone=len(leaving) - moved,
@@ -70,9 +76,12 @@ class Tally:
         )
         return Departures(gone, removals, moved, len(contents), objection)
 
-    def counts(self, survey: Survey, departures: Departures, refused: Mapping[DocumentId, Kind]) -> Counts:
-        """Count every listed document once, and the gone ones; `refused` are those that only a sink rejected."""
-        kinds = self.kinds - Counter(refused.values())
+    def counts(self, survey: Survey, departures: Departures) -> Counts:
+        """Count every listed row once, and the documents that are gone."""
+        refused: Counter[Kind] = Counter(
+            update.kind for update in self.refused.values() if update.kind is not Kind.REJECTED
+        )
+        kinds = self.kinds - refused
         known = survey.rows_known + survey.unchanged - len(survey.still_rejected)
         places = len(survey.unreadable) + len(survey.duplicates)
         return Counts(
@@ -81,8 +90,8 @@ class Tally:
             metadata_only=kinds[Kind.METADATA_ONLY],
             moved=departures.moved,
             deleted=0 if departures.objection else departures.documents - departures.moved,
-            unchanged=known - sum(kind is Kind.UNCHANGED for kind in refused.values()),
-            rejected=self.kinds[Kind.REJECTED] + len(survey.still_rejected) + len(refused) + places,
+            unchanged=known - refused[Kind.UNCHANGED],
+            rejected=kinds[Kind.REJECTED] + refused.total() + len(survey.still_rejected) + places,
         )
 
 

@@ -4,6 +4,8 @@ Whatever comes from documents or services is made `printable` first, so that non
 the cursor or colour the screen.
 """
 
+# ruff: noqa: PLC0415 - rich is imported where it draws: it costs more than a whole run with nothing to do
+
 from __future__ import annotations
 
 import sys
@@ -154,11 +156,10 @@ def sync_lines(report: Report) -> Iterator[str]:
     yield f"embedded {embedded}, reused {report.texts_reused:,}"
     width = max(map(len, report.sinks), default=0)
     for name, sink in report.sinks.items():
-        line = f"{name:<{width}}  upserted {_in_calls(sink.upserted, sink.upsert_calls)}"
-        line += f", deleted {_in_calls(sink.deleted, sink.delete_calls)}"
-        if sink.behind:
-            line += f"; {counted(sink.behind, 'document')} not in step"
-        yield line + (f"; stopped: {printable(sink.stopped)}" if sink.stopped else "")
+        upserted = f"upserted {counted(sink.upserted, 'record')} in {counted(sink.upsert_calls, 'call')}"
+        deleted = f"deleted {sink.deleted:,} in {counted(sink.delete_calls, 'call')}"
+        behind = f", {counted(sink.behind, 'document')} not in step" if sink.behind else ""
+        yield f"{name:<{width}}  {upserted}, {deleted}{behind}"
 
 
 def plan_lines(report: PlanReport) -> Iterator[str]:
@@ -176,13 +177,10 @@ def plan_lines(report: PlanReport) -> Iterator[str]:
 
 def _counts_line(counts: Counts) -> str:
     return (
-        f"added {counts.added:,}  changed {counts.changed:,}  metadata {counts.metadata_only:,}  moved {counts.moved:,}  "
+        f"added {counts.added:,}  changed {counts.changed:,}  "
+        f"metadata {counts.metadata_only:,}  moved {counts.moved:,}  "
         f"deleted {counts.deleted:,}  unchanged {counts.unchanged:,}  rejected {counts.rejected:,}"
     )
-
-
-def _in_calls(records: int, calls: int) -> str:
-    return f"{counted(records, 'record')} in {counted(calls, 'call')}"
 
 
 # --- the other commands -----------------------------------------------------------------------------
@@ -275,6 +273,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iter
 def say(line: str) -> None:
     """Print a line on stdout."""
     sys.stdout.write(f"{line}\n")
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Print lines on stdout."""
+    for line in lines:
+        say(line)
+
+
+def complain_all(lines: Iterable[str]) -> None:
+    """Print lines on stderr."""
+    for line in lines:
+        complain(printable(line))
 
 
 def complain(line: str) -> None:

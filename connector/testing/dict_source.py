@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,7 @@ class DictSource:
     breaks_off_after: int | None = None  # rows; then the listing raises
     vanished: set[str] = field(default_factory=set)  # ids that `fetch` leaves out
     rejected: dict[str, Rejection] = field(default_factory=dict)  # what `fetch` gives instead, by id
-    while_fetching: Callable[[DocumentRef], None] = field(default=lambda _ref: None)
+    edited: dict[str, Row] = field(default_factory=dict)  # what `fetch` reads instead, by id
     fetched: list[str] = field(default_factory=list, init=False)
 
     def set(self, documents: dict[str, str | RowValue]) -> None:
@@ -100,11 +100,12 @@ class DictSource:
 
     def fetch(self, refs: Sequence[DocumentRef]) -> Iterator[Document | Rejection]:
         for ref in refs:
-            self.while_fetching(ref)
             if ref.id in self.vanished:
                 continue
             self.fetched.append(ref.id)
             if ref.id in self.rejected:
                 yield Rejection(ref.id, ref.version, self.rejected[ref.id].reason, self.rejected[ref.id].passing)
-            elif isinstance(ref.locator, Row):
-                yield Document(ref.id, ref.version, ref.locator.text, ref.locator.metadata)
+            else:
+                row = self.edited.get(ref.id, ref.locator)
+                assert isinstance(row, Row)
+                yield Document(ref.id, row.version, row.text, row.metadata)
