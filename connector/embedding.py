@@ -20,7 +20,7 @@ from .retry import Retry
 if TYPE_CHECKING:
     from .model import Vectors
 
-MAX_TEXTS_PER_CALL = 256  # a kill costs at most one call, so a call is kept short
+MAX_TEXTS_PER_CALL = 96  # a kill costs at most one call, so a call is kept short
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,9 +89,10 @@ def test_a_bug_in_a_lane_is_raised_where_it_is_waited_for() -> None:
     def bug() -> None:
         raise ZeroDivisionError
 
-    with Lane("one", threaded=True) as lane, pytest.raises(ZeroDivisionError):
+    with Lane("one", threaded=True) as lane:
         lane.put(bug)
-        lane.drain()
+        with pytest.raises(ZeroDivisionError):
+            lane.drain()
 
 
 def test_a_lane_does_nothing_more_after_a_bug() -> None:

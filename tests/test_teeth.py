@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ENOUGH = ("tests/test_sync.py", "tests/test_plan.py", "tests/test_crash.py", "tests/test_stores.py")
+ENOUGH = ("tests/test_sync.py", "tests/test_plan.py", "tests/test_stores.py", "tests/test_crash.py")
 
 
 @dataclass(frozen=True, slots=True)

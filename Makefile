@@ -1,0 +1,50 @@
+# What a machine with python3.11+ and make can do with a fresh clone. Everything installs into .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+DEMO   := build/demo
+
+.PHONY: help setup demo check test format bench clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+setup: $(READY)  ## the virtual environment, with everything pinned
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)  ## sync this project's own documentation, edit a file, sync again, search
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	@cp -r README.md CONTRIBUTING.md CHANGELOG.md docs $(DEMO)/ && cp config.example.toml $(DEMO)/vector-sync.toml
+	@cd $(DEMO) && run() { printf '\n$$ vector-sync %s\n' "$$*"; "$(CURDIR)/$(BIN)/vector-sync" "$$@"; } && \
+	run check && run plan && run sync && \
+	printf '\n$$ echo "Each edit costs what it changed: this sentence, and no more." >> CHANGELOG.md\n' && \
+	printf '\nEach edit costs what it changed: this sentence, and no more.\n' >> CHANGELOG.md && \
+	run sync && run sync && \
+	run search "what happens when the power fails in the middle of a run?" --limit 3 && \
+	run status
+
+check: $(READY)  ## lint, format, types, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell connector sinks tests bench docs *.md *.toml
+
+test: $(READY)  ## every test
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+format: $(READY)  ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## the figures of the README: floor and ours
+	$(BIN)/python bench/run_all.py --rows 10000 --repeats 3
+
+clean:  ## remove what the others made
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
