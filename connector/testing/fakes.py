@@ -36,7 +36,7 @@ class HashEmbedder:
     dimension: int = 8
     tokens_per_text: int = 256
     texts_per_call: int = 96
-    identity: str = ""  # empty: one that names the three above which decide a vector
+    identity: str = ""  # empty: made of the dimension and the tokens
     reject: Callable[[str], bool] = field(default=lambda _text: False)
 
     texts_seen: list[str] = field(default_factory=list, init=False)
