@@ -117,7 +117,7 @@ def canonical(section: PluginSettings) -> str:
 
 def _read_toml(path: Path) -> Table:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist; run `vector-sync init` to write one, or name yours with --config"
@@ -293,10 +293,12 @@ class _Reader:
         }
 
     def _where(self, at: Key, name: str) -> str:
-        """Say where a setting was read: its variable, or its place in the file."""
-        if name in self._own_variables(at):
-            return _variable((*at, name))
-        return f"{self._file}: {_header(at)} {name}" if self._file else f"{_header(at)} {name}"
+        """Say where a setting, or a part of one ("include.0"), was read: its variable, or its place in the file."""
+        variable = (*at, name.partition(".")[0])
+        if variable in self._variables:
+            return _variable(variable)
+        place = f"{_header(at)} {name}".rstrip()  # an error of the section as a whole has no name
+        return f"{self._file}: {place}" if self._file else place
 
     def _problem(self, line: str) -> None:
         self._problems.append(f"{self._file}: {line}" if self._file else line)

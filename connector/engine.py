@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -253,7 +253,7 @@ def plan(
         gone = {entry.document_id for entries in departures.gone.values() for entry in entries}
         documents += [PlannedDocument(id, "deleted") for id in sorted(gone)]
         documents += [PlannedDocument(place, "rejected", why) for place, why in survey.unreadable + survey.duplicates]
-    counts = tally.counts(survey, departures)
+    counts = tally.counts(survey, replace(departures, objection=None))  # what a sync would ask about counts, too
     reembed = None if options.accept_reembed else reembed_objection(parts)
     return PlanReport(
         counts=counts,

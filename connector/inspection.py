@@ -21,8 +21,15 @@ from .config import Settings
 from .engine import Parts
 from .errors import ConfigError, ConnectorError, ExitCode
 from .model import DocumentId, DocumentRef, Hit, InputType, JsonValue, ListingComplete, Rejection, Unreadable
-from .plan import fingerprint
+from .plan import Kind, Wanted, compare, want, want_nothing
 from .vectors import SqliteVectors
+
+OUT_OF_DATE = {
+    Kind.ADDED: "its text was never delivered",
+    Kind.CHANGED: "its text has changed since the last sync",
+    Kind.METADATA_ONLY: "its metadata has changed since the last sync",
+    Kind.REJECTED: "the source can no longer give it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +199,13 @@ class Explanation:
 def explain(settings: Settings, document_id: DocumentId) -> Explanation:
     """Look a document up in the source, whose whole listing is read, and in every ledger."""
     with open_parts(settings, read_only=True) as parts:
-        parts.source.check()
         found, unreadable = _find(parts, document_id)
-        place, ref = found or (None, None)
-        refusals = [it.reason for it in parts.source.fetch([ref]) if isinstance(it, Rejection)] if ref else []
+        wanted = _wanted(parts, found[1]) if found else None
         return Explanation(
             document_id,
-            place,
-            refusals[0] if refusals else None,
-            tuple(_standing(parts, sink.name, document_id, ref) for sink in parts.sinks),
+            found[0] if found else None,
+            wanted.problem if wanted else None,
+            tuple(_standing(parts, sink.name, document_id, wanted) for sink in parts.sinks),
             () if found else tuple(unreadable),
             next(iter(parts.checkpoints.last_runs(1)), None),
         )
@@ -220,29 +225,37 @@ def _find(parts: Parts, document_id: DocumentId) -> tuple[tuple[str, DocumentRef
     return None, unreadable
 
 
-def _standing(parts: Parts, sink: str, document_id: DocumentId, ref: DocumentRef | None) -> Standing:
-    """Compare one line of a ledger with the source.
+def _wanted(parts: Parts, ref: DocumentRef) -> Wanted | None:
+    """Work out what the sinks should hold of a document now; None if it vanished while it was looked at."""
+    recipe_hash = parts.recipe.hash()
+    for fetched in parts.source.fetch([ref]):
+        if isinstance(fetched, Rejection):
+            return want_nothing(fetched, recipe_hash)
+        (split,) = parts.splitter.split_many([fetched])
+        return want(fetched, split.passages, split.tokens, parts.recipe, recipe_hash)
+    return None
 
-    the ledger has               the source lists      state
-    ---------------------------  --------------------  -----------
-    nothing                      it, or not            not there
-    a problem                    it, or not            rejected
-    no fingerprint               it, or not            in doubt
-    this version's fingerprint   this version          in step
-    another fingerprint          another, or nothing   out of date
+
+def _standing(parts: Parts, sink: str, document_id: DocumentId, wanted: Wanted | None) -> Standing:
+    """Compare one line of a ledger with what the source has.
+
+    the ledger has   the source has           state
+    ---------------  -----------------------  -----------
+    nothing          the document, or not     not there
+    a problem        the document, or not     rejected
+    no fingerprint   the document, or not     in doubt
+    some records     what they are made of    in step
+    some records     another state, or none   out of date
     """
     entry = parts.checkpoints.entry(sink, document_id)
     if entry is None:
-        return Standing(sink, "not there", reason="the next sync adds it" if ref else "")
+        return Standing(sink, "not there", reason="the next sync adds it" if wanted and not wanted.problem else "")
     if entry.problem is not None:
         return Standing(sink, "rejected", entry.extent, entry.problem)
     if entry.fingerprint is None:
         return Standing(sink, "in doubt", entry.extent, "a write was cut off; the next sync puts it right")
-    if ref is None:
-        return Standing(sink, "out of date", entry.extent, "the source no longer lists it")
-    if fingerprint(ref.version, parts.recipe.hash()) != entry.fingerprint:
-        return Standing(sink, "out of date", entry.extent, "the source or the recipe has changed since")
-    return Standing(sink, "in step", entry.extent)
+    reason = "the source no longer has it" if wanted is None else OUT_OF_DATE.get(compare(wanted, entry).kind, "")
+    return Standing(sink, "out of date" if reason else "in step", entry.extent, reason)
 
 
 def _run_json(run: Run) -> dict[str, JsonValue]:

@@ -131,7 +131,8 @@ def progress() -> Iterator[Emit]:
 
     columns = (BarColumn(bar_width=30), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
-        task = bar.add_task("opening", total=1.0)
+        # A hair more than all: a bar that is full stops its clock, and the last documents are still to be embedded.
+        task = bar.add_task("opening", total=1.0001)
         so_far = SoFar()
 
         def show(event: Event) -> None:
