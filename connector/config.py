@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,11 +27,19 @@ from types import UnionType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from .errors import ConfigError
 from .plugins import EmbedderSettings, PluginSettings, Role, SinkSettings, SourceSettings, find
 
 PREFIX: Final = "VECTOR_SYNC_"
+DELIMITER: Final = "__"
 SECTIONS: Final = ("source", "embedder", "sinks", "state", "sync")
 BASES: Final[Mapping[Role, type]] = {"sources": SourceSettings, "embedders": EmbedderSettings, "sinks": SinkSettings}
 SINK_NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -70,10 +77,17 @@ class SyncSettings(BaseModel):
     min_delete_count: int = Field(default=20, ge=0, description="that many documents may always be deleted")
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """All settings of one sync. Sections from code may be plain dictionaries, secrets included."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        env_ignore_empty=True,
+    )
 
     source: SourceSettings
     embedder: EmbedderSettings
@@ -98,9 +112,21 @@ class Settings(BaseModel):
         super().__init__(**_Reader(base_path=base_path).read(written), base_path=base_path)
 
     @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what `load` and `__init__` give: they ask the sources, and know where each value came from."""
+        return (init_settings,)
+
+    @classmethod
     def load(cls, path: Path) -> Settings:
         """Read a file and the environment; relative paths in either start at the file's folder."""
-        reader = _Reader(base_path=path.absolute().parent, file=str(path), variables=_variables(os.environ))
+        reader = _Reader(base_path=path.absolute().parent, file=str(path), variables=_variables())
         return cls(**reader.read(_read_toml(path)), base_path=path.absolute().parent)
 
     @property
@@ -116,12 +142,12 @@ def canonical(section: PluginSettings) -> str:
 
 
 def _read_toml(path: Path) -> Table:
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; run `vector-sync init` to write one, or name yours with --config")
+    if path.is_dir():
+        raise ConfigError(f"cannot read {path}: is a directory")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path} does not exist; run `vector-sync init` to write one, or name yours with --config"
-        ) from None
+        return TomlConfigSettingsSource(Settings, path).toml_data
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {_strerror(error)}") from None
     except UnicodeDecodeError as error:
@@ -130,16 +156,17 @@ def _read_toml(path: Path) -> Table:
         raise ConfigError(f"{path} is not TOML: {_lower(str(error))}") from None
 
 
-def _variables(environment: Mapping[str, str]) -> dict[Key, str]:
+def _variables() -> dict[Key, str]:
     """Find the settings among the environment variables; an empty one counts as not set.
 
     Those without a double underscore are not ours: Kubernetes sets VECTOR_SYNC_PORT and the like
     in every container beside a service of that name.
     """
+    prefix = PREFIX.lower()  # as pydantic-settings gives the names
     return {
-        tuple(name.removeprefix(PREFIX).lower().split("__")): value
-        for name, value in environment.items()
-        if name.startswith(PREFIX) and "__" in name and value
+        tuple(name.removeprefix(prefix).split(DELIMITER)): value
+        for name, value in EnvSettingsSource(Settings).env_vars.items()
+        if name.startswith(prefix) and DELIMITER in name and value
     }
 
 
@@ -289,7 +316,9 @@ class _Reader:
         """The environment's values for one section."""
         depth = len(at)
         return {
-            "__".join(key[depth:]): text for key, text in self._variables.items() if key[:depth] == at and key[depth:]
+            DELIMITER.join(key[depth:]): text
+            for key, text in self._variables.items()
+            if key[:depth] == at and key[depth:]
         }
 
     def _where(self, at: Key, name: str) -> str:
@@ -342,7 +371,7 @@ def _redacted(line: str, secrets: Iterable[object]) -> str:
 
 
 def _variable(key: Key) -> str:
-    return PREFIX + "__".join(key).upper()
+    return PREFIX + DELIMITER.join(key).upper()
 
 
 def _header(at: Key) -> str:

@@ -49,6 +49,7 @@ class Delivery:
     """Takes documents to one sink, in calls that fit, and commits what arrived."""
 
     sink: Sink
+    dimension: int
     checkpoints: CheckpointStore
     retry: Retry
     emit: Emit
@@ -60,6 +61,22 @@ class Delivery:
     upsert_calls: int = field(default=0, init=False)
     delete_calls: int = field(default=0, init=False)
     _rejects_in_a_row: int = field(default=0, init=False)
+    _incarnation: str | None = field(default=None, init=False)
+    _is_ready: bool = field(default=False, init=False)
+
+    def open_ledger(self) -> int:
+        """Find out which collection the sink writes to, and make it if it is not there; before anything is paid for.
+
+        Returns how many documents the ledger had of another collection; they are forgotten.
+
+        Raises:
+            ConfigError: the sink cannot hold such vectors.
+        """
+        self._incarnation = self.sink.check(self.dimension)
+        if self._incarnation is None:
+            self._incarnation = self.sink.prepare(self.dimension)
+            self._is_ready = True
+        return self.checkpoints.open_ledger(self.sink.name, self._incarnation)
 
     def write(self, changes: Sequence[Change], vectors: Mapping[bytes, Vectors]) -> Collection[DocumentId]:
         """Bring changed documents to the sink; return those that it refused."""
@@ -142,8 +159,16 @@ class Delivery:
             self._call(f"delete {len(call)} records from {self.sink.name}", partial(self.sink.delete, call))
             self.deleted += len(call)
 
+    def _make_ready(self) -> None:
+        """Open the sink for its first write of a run; most runs write nothing, and opening may take long."""
+        if not self._is_ready:
+            if self.sink.prepare(self.dimension) != self._incarnation:
+                raise SinkError("the collection was replaced while the run was under way")
+            self._is_ready = True
+
     def _call(self, what: str, call: Callable[[], None]) -> None:
         try:
+            self.retry(f"open {self.sink.name}", self._make_ready, self.emit)
             self.retry(what, call, self.emit)
         except (TransientError, SinkError) as error:
             self._stop(str(error) or type(error).__name__, error)

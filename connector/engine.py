@@ -110,7 +110,9 @@ class _Run:
         self.started = clock()
         self.tally = Tally()
         self.embedding = Embedding(parts.embedder, parts.vectors, retry, emit)
-        self.deliveries = {sink.name: Delivery(sink, parts.checkpoints, retry, emit) for sink in parts.sinks}
+        self.deliveries = {
+            sink.name: Delivery(sink, parts.embedder.dimension, parts.checkpoints, retry, emit) for sink in parts.sinks
+        }
         self.survey: Survey
         self.run_id = 0
 
@@ -122,11 +124,11 @@ class _Run:
             sink.check(parts.embedder.dimension)
         if not self.options.accept_reembed and (objection := reembed_objection(parts)):
             raise SafetyError(objection)
-        for sink in parts.sinks:
-            if forgotten := checkpoints.open_ledger(sink.name, sink.prepare(parts.embedder.dimension)):
-                self.emit(LedgerVoided(sink.name, forgotten))
-            if checkpoints.recipe(sink.name) != parts.recipe.parts():
-                checkpoints.set_recipe(sink.name, parts.recipe.parts())
+        for name, delivery in self.deliveries.items():
+            if forgotten := delivery.open_ledger():
+                self.emit(LedgerVoided(name, forgotten))
+            if checkpoints.recipe(name) != parts.recipe.parts():
+                checkpoints.set_recipe(name, parts.recipe.parts())
         self.run_id = checkpoints.start_run(time.time())
         self.survey = _survey(parts, self.emit)
         self.emit(RunStarted(self.run_id, {name: len(s.known) for name, s in self.survey.sightings.items()}))

@@ -168,10 +168,11 @@ class Sink(Protocol):
     def check(self, dimension: int) -> str | None: ...
 
     def prepare(self, dimension: int) -> str:
-        """Make ready to write. The answer names this collection since it was created.
+        """Make ready to write, and create what is missing. The answer names this collection since it was created.
 
-        Called once a run, after `check` and before anything is paid for. If the answer is not the
-        one that the ledger was kept for, the collection is new and empty: it is filled again.
+        Called after `check`: before anything is paid for if the collection is yet to be made, else before
+        the first write of a run, as most runs write nothing. If the incarnation is not the one that the
+        ledger was kept for, the collection is new and empty: it is filled again.
         """
         ...
 
@@ -199,6 +200,10 @@ class CheckpointStore(Protocol):
     [C3] Sinks do not see each other's entries.
     [C4] A store that another process has taken over writes nothing more: LeaseError.
     """
+
+    def open_ledger(self, sink: str, incarnation: str) -> int:
+        """Make a sink's ledger ready for a collection; forget, and count, what it knew of another one."""
+        ...
 
     def count(self, sink: str) -> int:
         """How many documents the ledger has."""

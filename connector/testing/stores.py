@@ -44,7 +44,6 @@ class _Rules:
 class ClosableCheckpoints(CheckpointStore, Protocol):
     """A checkpoint store with what the kit needs besides."""
 
-    def open_ledger(self, sink: str, incarnation: str) -> int: ...
     def close(self) -> None: ...
 
 

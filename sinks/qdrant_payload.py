@@ -1,0 +1,221 @@
+"""Translate records to Qdrant points and back, alike for the embedded engine and for a server.
+
+    record                            point
+    --------------------------------  ---------------------------------------------------------------
+    id                                id = uuid5(uuid5(VECTOR_SYNC, owner), record id)
+    vector                            vector
+    metadata                          payload, at its top level, under its own names
+    text                              payload["text"]
+    (owner), document, index, digest  payload["_vs_source"], "_vs_document", "_vs_index", "_vs_digest"
+
+What is let through here reads back as it was sent. Engines take more than that and alter it in
+silence (a Decimal is rounded, bytes become a list), or take it and cannot read it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+from uuid import UUID, uuid5
+
+import numpy as np
+
+from connector.errors import RejectedError, SinkError
+from connector.model import (
+    RESERVED_NAMES,
+    RESERVED_PREFIX,
+    DocumentId,
+    EmbeddedRecord,
+    Hit,
+    JsonValue,
+    Metadata,
+    RecordId,
+    StoredRecord,
+    record_id,
+)
+
+if TYPE_CHECKING:
+    from connector.model import Vectors
+
+Payload: TypeAlias = dict[str, JsonValue]
+
+VECTOR_SYNC: Final = UUID("6f0b5a52-3f0e-5d0b-9a4c-7c2d1e8b4f60")
+"""Root of all point ids. To change it is to abandon every record ever written."""
+
+TEXT: Final = "text"
+SOURCE: Final = "_vs_source"
+DOCUMENT: Final = "_vs_document"
+INDEX: Final = "_vs_index"
+DIGEST: Final = "_vs_digest"
+MARKS: Final = (SOURCE, DOCUMENT, INDEX, DIGEST)
+
+NESTING: Final = 64
+"""How deep metadata may nest. The embedded engine (0.9.0, seen 2026-11) reads 120 levels back, but it accepts more,
+and can then never open its log again."""
+
+SMALLEST_SQUARE: Final = float(np.finfo(np.float32).eps)
+"""Below this squared length Qdrant takes a vector for zero and does not normalise it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointFormat:
+    """How the records of one owner are told apart from all others in a collection."""
+
+    owner: str
+    namespace: UUID
+
+    @classmethod
+    def of(cls, owner: str) -> PointFormat:
+        return cls(owner, uuid5(VECTOR_SYNC, owner))
+
+    def point_id(self, id: RecordId) -> UUID:
+        """Name the point of a record. Two owners never share one."""
+        return uuid5(self.namespace, id)
+
+    def payload(self, record: EmbeddedRecord) -> Payload:
+        """Write a record, save its vector. Its metadata has passed `metadata_bytes`."""
+        return {
+            **record.metadata,
+            TEXT: record.text,
+            SOURCE: self.owner,
+            DOCUMENT: record.document_id,
+            INDEX: record.index,
+            DIGEST: record.digest.hex(),
+        }
+
+
+def read_stored(payload: Mapping[str, object]) -> StoredRecord:
+    """Read the marks of one of our points; SinkError if somebody has altered them."""
+    document, index, digest = payload.get(DOCUMENT), payload.get(INDEX), payload.get(DIGEST)
+    try:
+        if isinstance(document, str) and isinstance(index, int) and isinstance(digest, str):
+            id = DocumentId(document)
+            return StoredRecord(record_id(id, index), id, index, bytes.fromhex(digest))
+    except ValueError:
+        pass  # not hexadecimal: altered, too
+    marks = {name: payload.get(name) for name in MARKS}
+    raise SinkError(f"a record bears our mark, but was altered outside of vector-sync: {marks}")
+
+
+def read_hit(payload: Payload, score: float) -> Hit:
+    """Read a point that a search has found; its metadata comes back without our marks."""
+    stored = read_stored(payload)
+    metadata = {name: value for name, value in payload.items() if name not in MARKS and name != TEXT}
+    return Hit(stored.id, stored.document_id, stored.index, score, str(payload.get(TEXT, "")), metadata)
+
+
+def checked_bytes(records: Sequence[EmbeddedRecord]) -> int:
+    """Say roughly how many bytes the payloads of a call take; RejectedError if one cannot be kept."""
+    total = 0
+    measured: Metadata | None = None
+    measured_bytes = 0
+    for record in records:
+        if record.id != record_id(record.document_id, record.index):
+            raise RejectedError(f'record "{record.id}" is not named after its document "{record.document_id}"')
+        if record.metadata is not measured:  # all passages of a document share one mapping
+            measured, measured_bytes = record.metadata, metadata_bytes(record.document_id, record.metadata)
+        for what, text in (("id", record.document_id), ("text", record.text)):
+            if not is_unicode(text):
+                raise RejectedError(f'document "{_shown(record.document_id)}": its {what} is not valid Unicode')
+        total += measured_bytes + len(record.text) + len(record.document_id)
+    return total
+
+
+def metadata_bytes(document: DocumentId, metadata: Metadata) -> int:
+    """Say roughly how many bytes metadata takes; RejectedError names the field that cannot be kept."""
+    total = 0
+    for name, value in metadata.items():
+        try:
+            total += _name_bytes(name) + _json_bytes(value)
+        except _NotKeptError as error:
+            raise RejectedError(
+                f'document "{_shown(document)}": the metadata field "{_shown(str(name))}" {error}'
+            ) from None
+    return total
+
+
+def checked_vectors(records: Sequence[EmbeddedRecord], dimension: int, *, directed: bool) -> Vectors:
+    """Stack the vectors of a call; RejectedError names the first record whose vector cannot be stored.
+
+    `directed`: only the direction counts, so a vector must have one.
+    """
+    for record in records:
+        if record.vector.shape != (dimension,):
+            raise _bad_vector(record, f"has the shape {record.vector.shape}, the collection {dimension} dimensions")
+    vectors = np.asarray([record.vector for record in records], dtype=np.float32)
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise _bad_vector(records[int(np.argmin(finite))], "is not finite")
+    if directed:
+        with np.errstate(over="ignore", under="ignore"):
+            squares = np.einsum("ij,ij->i", vectors, vectors)
+        sized = np.isfinite(squares) & (squares >= SMALLEST_SQUARE)
+        if not sized.all():
+            raise _bad_vector(records[int(np.argmin(sized))], "is zero, or too small or too long to have a direction")
+    return vectors
+
+
+def _bad_vector(record: EmbeddedRecord, reason: str) -> RejectedError:
+    return RejectedError(f'document "{_shown(record.document_id)}", passage {record.index}: its vector {reason}')
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether UTF-8 can carry a text; it cannot carry half of a surrogate pair, as odd file names have."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _NotKeptError(Exception):
+    """A value would not read back as it was sent; the message completes "the field ... "."""
+
+
+def _name_bytes(name: str) -> int:
+    if not isinstance(name, str):
+        raise _NotKeptError("has a name that is not text")
+    if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIX):
+        raise _NotKeptError("has a name that is reserved; rename it, or do not keep it")
+    return _text_bytes(name)
+
+
+def _json_bytes(value: object, nesting: int = 0) -> int:
+    if isinstance(value, str):
+        return _text_bytes(value)
+    if value is None or isinstance(value, bool):
+        return 4
+    if isinstance(value, int | float):
+        return _number_bytes(value)
+    if nesting == NESTING:
+        raise _NotKeptError(f"is nested deeper than {NESTING} levels")
+    if isinstance(value, list):
+        return 4 + sum(_json_bytes(each, nesting + 1) for each in value)
+    if isinstance(value, dict):
+        if not all(isinstance(name, str) for name in value):
+            raise _NotKeptError("holds a name that is not text")
+        return 4 + sum(_text_bytes(name) + _json_bytes(each, nesting + 1) for name, each in value.items())
+    raise _NotKeptError(f"holds a {type(value).__name__}, which is not a JSON value; keep it as text")
+
+
+def _text_bytes(text: str) -> int:
+    if not is_unicode(text):
+        raise _NotKeptError("is not valid Unicode")
+    return len(text) + 4
+
+
+def _number_bytes(number: float) -> int:
+    if isinstance(number, float) and not math.isfinite(number):
+        raise _NotKeptError(f"holds {number}, which is not a JSON number")
+    if isinstance(number, int) and not -(2**63) <= number < 2**64:
+        raise _NotKeptError("holds an integer of more than 64 bits; keep it as text")
+    return 8
+
+
+def _shown(text: str) -> str:
+    """Make a text printable that may not be."""
+    return text.encode(errors="backslashreplace").decode()
