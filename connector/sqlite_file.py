@@ -16,12 +16,15 @@ from pathlib import Path
 from .errors import ConfigError, TransientError
 
 PAGE_CACHE_KIB = 65_536
+LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is copied into the file
 FILE_IS_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 FILE_IS_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 FILE_IS_CLOSED_TO_US = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
 
 
-def open_file(path: Path, *, application_id: int, migrations: Sequence[str], read_only: bool) -> sqlite3.Connection:
+def open_file(
+    path: Path, *, application_id: int, migrations: Sequence[str], read_only: bool, page_bytes: int = 4096
+) -> sqlite3.Connection:
     """Open a file, made anew or brought up to the latest schema unless it is only to be read.
 
     `migrations[n]` brings schema version n to n + 1; each runs in one transaction with its
@@ -40,6 +43,8 @@ def open_file(path: Path, *, application_id: int, migrations: Sequence[str], rea
         # Used from several threads, always under the owner's lock.
         db = sqlite3.connect(target, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
         try:
+            db.execute(f"PRAGMA page_size = {page_bytes}")  # of a file that is yet to be made
+            db.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // page_bytes}")
             _check_and_migrate(db, path, application_id, migrations, writable=absent or not read_only)
         except BaseException:
             db.close()

@@ -184,6 +184,8 @@ class Survey:
 
     def _supersedes_a_listed_row(self, ref: DocumentRef, entries: Mapping[str, Entry]) -> bool:
         """Note that the ledgers' versions of a document are not the listed one; tell if they are listed too."""
+        if not entries:
+            return False
         listed = fingerprint(ref.version, self._recipe_hash)
         others = {sink: e.fingerprint for sink, e in entries.items() if e.fingerprint not in (None, listed)}
         seen = [self.sightings[sink].supersede(other) for sink, other in others.items() if other is not None]

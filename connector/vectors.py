@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x56530002
 FILE_NAME = "vectors.db"
+PAGE_BYTES = 16_384  # a third cheaper to write than 4,096, and a fifth smaller (384 dimensions, measured 2026-11)
 MAX_LOOKUPS = 500  # hashes a statement
 
 # Rows with a vector in them are too long for a table without rowid (sqlite.org/withoutrowid.html,
@@ -52,7 +53,13 @@ class SqliteVectors:
         self._lock = threading.RLock()
         self._dimension = dimension
         self._read_only = read_only
-        self._db = open_file(self._path, application_id=APPLICATION_ID, migrations=MIGRATIONS, read_only=read_only)
+        self._db = open_file(
+            self._path,
+            application_id=APPLICATION_ID,
+            migrations=MIGRATIONS,
+            read_only=read_only,
+            page_bytes=PAGE_BYTES,
+        )
         self._embedder = self._number(embedder_identity)
 
     @classmethod

@@ -120,7 +120,8 @@ def as_document_id(value: object) -> DocumentId:
         raise UnusableError("the id is empty")
     if "\0" in name:
         raise UnusableError("the id has a NUL character in it")
-    size = len(_encoded(name, "the id"))
+    _demand_unicode(name)
+    size = len(name.encode())
     if size > MAX_ID_BYTES:
         raise UnusableError(f"the id has {size:,} bytes; {MAX_ID_BYTES:,} are the limit")
     return DocumentId(name)
@@ -134,7 +135,7 @@ def as_text(value: object, field: str) -> str:
         raise UnusableError(f'no text: "{field}" is {_kind(value)}, not a string')
     if not value or value.isspace():
         raise UnusableError(f'no text: "{field}" is {"white space only" if value else "empty"}')
-    _encoded(value, f'"{field}"')
+    _demand_unicode(value, field)
     return value
 
 
@@ -148,7 +149,7 @@ def as_json(value: object, field: str, depth: int = 0) -> JsonValue:  # noqa: PL
         case int() | float():
             return _as_number(value, field)
         case str():
-            _encoded(value, f'"{field}"')
+            _demand_unicode(value, field)
             return value
         case Mapping():
             return {_key(key, field): as_json(part, field, depth + 1) for key, part in value.items()}
@@ -173,15 +174,18 @@ def _as_number(value: float, field: str) -> float:
 def _key(key: object, field: str) -> str:
     if not isinstance(key, str):
         raise UnusableError(f'"{field}" has the key {key!r}, which is not a string')
-    _encoded(key, f'"{field}"')
+    _demand_unicode(key, field)
     return key
 
 
-def _encoded(text: str, what: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise UnusableError(f"{what} has half a surrogate pair at character {error.start + 1}") from error
+def _demand_unicode(text: str, field: str = "") -> None:
+    """Refuse a string that no UTF-8 stands for: a field's, or without one the id."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            what = f'"{field}"' if field else "the id"
+            raise UnusableError(f"{what} has half a surrogate pair at character {error.start + 1}") from error
 
 
 _KINDS = {
