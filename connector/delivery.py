@@ -14,6 +14,8 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from .errors import RejectedError, SinkError, TransientError
 from .events import DocumentRejected, DocumentsCommitted, DocumentsDeleted, Emit, SinkStopped
 from .model import UNKNOWN, DocumentId, EmbeddedRecord, Entry, RecordId, record_id
@@ -36,8 +38,7 @@ class _StoppedError(Exception):
     """Ends the work for this sink; never leaves this module."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(msgspec.Struct, frozen=True, gc=False):
     """One record on its way, and about how many bytes it takes in a request."""
 
     record: EmbeddedRecord

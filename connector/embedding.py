@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from .errors import RejectedError
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 MAX_TEXTS_PER_CALL = 96  # a kill costs at most one call, so a call is kept short
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(msgspec.Struct, frozen=True, gc=False):
     """A text to embed, and how many tokens it has."""
 
     text: str

@@ -135,12 +135,11 @@ class HashSet:
 
     def add(self, hashes: Versions) -> Mask:
         """Add a batch; tell which of it were there already, or earlier in the batch."""
-        if not len(hashes):
-            return np.zeros(0, dtype=np.bool_)
+        columns = _columns(hashes)
+        order = np.lexsort((columns[:, 1], columns[:, 0]))  # stable, so the first of equals stays the first
+        ordered = columns[order]
         repeated = self.contains(hashes)
-        is_first = np.zeros(len(hashes), dtype=np.bool_)
-        is_first[np.unique(_columns(hashes), axis=0, return_index=True)[1]] = True
-        repeated |= ~is_first
+        repeated[order[1:][(ordered[1:] == ordered[:-1]).all(axis=1)]] = True
         run = Known.of(hashes[~repeated])
         while self.runs and len(self.runs[-1]) <= 2 * len(run):
             run = _merge(self.runs.pop(), run)

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, islice
 from math import ceil
 
+import msgspec
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 from .model import Document, Passage
@@ -35,8 +35,7 @@ _WINDOW_PIECES = 32  # how many pieces the library is shown room for at a time; 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class SplitDocument:
+class SplitDocument(msgspec.Struct, frozen=True, gc=False):
     """A document's passages, and how many tokens each of them has, so that nobody counts again."""
 
     passages: tuple[Passage, ...]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -62,8 +63,7 @@ def fingerprint(version: bytes, recipe: bytes) -> bytes:
     return (int.from_bytes(version, "little") ^ int.from_bytes(recipe, "little")).to_bytes(HASH_BYTES, "little")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, gc=False):
     """What every sink should hold of one document: its passages, or nothing, for a problem."""
 
     document_id: DocumentId
@@ -73,7 +73,7 @@ class Wanted:
     text_hashes: tuple[bytes, ...] = ()
     tokens: tuple[int, ...] = ()
     digests: tuple[bytes, ...] = ()
-    metadata: Metadata = field(default_factory=dict)
+    metadata: Metadata = msgspec.field(default_factory=dict)
     metadata_bytes: int = 0  # as JSON
     problem: str | None = None
 
@@ -82,7 +82,7 @@ def want(document: Document, passages: Sequence[Passage], tokens: Sequence[int],
     """Work out what sinks should hold of a document; `hash` is the recipe's."""
     metadata_json = msgspec.json.encode(document.metadata, order="deterministic")
     text_hashes = tuple([sha256_16(passage.text.encode()) for passage in passages])
-    made_of = hashlib.sha256(f"{RECORD_FORMAT}\0{recipe.embedder}\0".encode())
+    made_of = _made_by(recipe.embedder).copy()
     made_of.update(metadata_json)
     digests = []
     for text_hash in text_hashes:
@@ -102,6 +102,12 @@ def want(document: Document, passages: Sequence[Passage], tokens: Sequence[int],
     )
 
 
+@lru_cache(maxsize=8)
+def _made_by(embedder: str) -> hashlib._Hash:
+    """The beginning that the digests of all records of an embedder have in common."""
+    return hashlib.sha256(f"{RECORD_FORMAT}\0{embedder}\0".encode())
+
+
 def want_nothing(rejection: Rejection, hash: bytes) -> Wanted:
     """Work out what sinks should hold of a document that cannot be used."""
     kept = None if rejection.passing else fingerprint(rejection.version, hash)
@@ -118,8 +124,7 @@ class Kind(StrEnum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What to do about one document in one sink."""
 
     wanted: Wanted

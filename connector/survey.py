@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import numpy as np
 
 from .errors import TransientError
@@ -40,8 +41,7 @@ class Ledgers(Protocol):
     def rejected_ids(self) -> set[DocumentId]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True, gc=False):
     """What to do about one document, in each sink that is not in step with it."""
 
     wanted: Wanted
@@ -55,8 +55,7 @@ class Update:
         return Update(wanted, changes, Kind.REJECTED)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parsed:
+class _Parsed(msgspec.Struct, frozen=True, gc=False):
     """A listed row that some ledger does not know, and what the ledgers know of its id."""
 
     ref: DocumentRef

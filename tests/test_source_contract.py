@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 import xxhash
+from msgspec.structs import replace
 
 from connector.errors import ConfigError, TransientError
 from connector.model import Document, DocumentId, DocumentRef, ListingComplete, Rejection, Unreadable
