@@ -7,9 +7,10 @@ Takes the smallest text and HTML files of a folder, and syncs them by `vector-sy
 Qdrant through one edit after another. After each, the index is read with Qdrant's own client, not
 through the connector's sink, and compared with the files.
 
-With `--kills` every run is ended by SIGKILL at a random moment and started again, until so many were
-killed. Then nothing may be lost, doubled or stale; both databases must be sound; and no vector that
-was stored may have been computed again (a row that is written anew gets another rowid).
+With `--kills` runs are ended by SIGKILL at random moments and started again, sometimes after one more edit: a
+quarter of the kills in the first sync, the others over round after round of edits, until so many were
+killed. After each step nothing may be lost, doubled or stale; at the end both databases must be sound; and
+no vector that was stored may have been computed again (a row that is written anew gets another rowid).
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ path = "state/index"
 [state]
 path = "state"
 """
+EDIT_WHILE_DOWN = 0.2  # chance of one more edit between a kill and the next run
+KILLS_A_STEP = 8
 Edit = Callable[[], int]
 
 
@@ -61,7 +64,8 @@ class History:
 
     work: Path
     random: random.Random
-    kills_left: int = 0
+    kills_left: int = 0  # in this step
+    patience_seconds: tuple[float, float] = (0.2, 6.0)
     killed: int = 0
     runs: int = 0
     rowids: dict[bytes, int] = field(default_factory=dict)
@@ -135,7 +139,7 @@ class History:
             run = subprocess.Popen(command, cwd=self.work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             self.runs += 1
             try:
-                patience = self.random.uniform(0.2, 6.0) if self.kills_left else None
+                patience = self.random.uniform(*self.patience_seconds) if self.kills_left else None
                 out, err = run.communicate(timeout=patience)
             except subprocess.TimeoutExpired:
                 run.send_signal(signal.SIGKILL)
@@ -143,6 +147,8 @@ class History:
                 self.kills_left -= 1
                 self.killed += 1
                 self.look_for_waste()
+                if self.random.random() < EDIT_WHILE_DOWN and self.runs > 1:
+                    self.random.choice((self.edit_texts, self.edit_metadata, self.move_files))()
                 continue
             self.look_for_waste()
             if run.returncode not in (0, 1):
@@ -241,7 +247,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        history = History(Path(name), random.Random(arguments.seed), kills_left=arguments.kills)
+        history = History(Path(name), random.Random(arguments.seed))
         count = history.gather(arguments.corpus.absolute(), arguments.documents)
         print(f"{count} documents, {arguments.kills} kills, seed {arguments.seed}\n")
         print("| step | files touched | embedded | reused | upserted | deleted | a/c/m/mv/d/u/r | index | s |")
@@ -255,18 +261,22 @@ def main() -> None:
             ("1 % of files deleted", history.delete_files),
             ("nothing changed", lambda: 0),
         ]
+        rounds = steps[2:-1]
         started = time.monotonic()
         right = True
+        history.kills_left = arguments.kills // 4
         while True:
             for step, edit in steps:
                 touched = edit()
                 right &= show(step, touched, history.sync(), history.differences())
-            if not history.kills_left:
+                history.patience_seconds = (0.2, 1.5)  # the later runs are short
+                history.kills_left = min(KILLS_A_STEP, arguments.kills - history.killed)
+            if history.killed >= arguments.kills:
                 break
-            steps = steps[2:-1]
+            steps = rounds
         print(
-            f"\n{history.runs} runs, {history.killed} killed, {history.embedded_twice} texts embedded twice after their "
-            f"vectors were stored, databases {'sound' if history.databases_are_sound() else 'DAMAGED'}, "
+            f"\n{history.runs} runs, {history.killed} killed, {history.embedded_twice} texts embedded twice after "
+            f"their vectors were stored, databases {'sound' if history.databases_are_sound() else 'DAMAGED'}, "
             f"{'in step each time' if right else 'NOT IN STEP'}, {time.monotonic() - started:.0f} s"
         )
         if not right or history.embedded_twice or not history.databases_are_sound():

@@ -653,6 +653,14 @@ def test_check_comes_before_anything_is_read_or_paid_for(rig: Rig) -> None:
     assert (rig.source.fetched, rig.embedder.texts_seen) == ([], [])
 
 
+def test_no_collection_is_made_while_another_sink_is_refused(rig: Rig) -> None:
+    rig.sinks = [FlakySink("new"), FlakySink("wrong")]
+    rig.sinks[1].prepare(99)
+    with pytest.raises(ConfigError, match="99"):
+        rig.sync({"a": "alpha"})
+    assert rig.sinks[0].check(rig.embedder.dimension) is None, "not made"
+
+
 # --- the plan -------------------------------------------------------------------------------------
 
 

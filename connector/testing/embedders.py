@@ -16,8 +16,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ import pytest
 from connector.errors import RejectedError, TransientError
 from connector.model import InputType
 from connector.ports import Embedder
+from connector.testing.contract import Contract
 
 if TYPE_CHECKING:
     from connector.model import Vectors
@@ -71,29 +72,12 @@ class EmbedderHarness(Protocol):
         ...
 
 
-class EmbedderContract:
+class EmbedderContract(Contract):
     """The rules E1 to E5 of `connector.ports.Embedder`."""
-
-    waived: ClassVar[Mapping[str, str]] = {}
-    """Reasons by rule ("E5"), or by the name of one test without its `test_`."""
-
-    def __init_subclass__(cls) -> None:
-        if redefined := [name for name in vars(cls) if name.startswith("test_") and hasattr(EmbedderContract, name)]:
-            raise TypeError(f"{cls.__name__} redefines {redefined}; waive the rule instead, with a reason")
-        names = {name.removeprefix("test_") for name in vars(EmbedderContract) if name.startswith("test_")}
-        if unknown := set(cls.waived) - names - {name.split("_")[0] for name in names}:
-            raise TypeError(f"{cls.__name__} waives {sorted(unknown)}, which are not rules of the contract")
 
     @pytest.fixture
     def harness(self) -> EmbedderHarness:
         raise NotImplementedError("give the contract a harness: see EmbedderHarness")
-
-    @pytest.fixture(autouse=True)
-    def _waive(self, request: pytest.FixtureRequest) -> None:
-        name = request.node.originalname.removeprefix("test_")
-        for waived in (name, name.split("_")[0]):
-            if reason := self.waived.get(waived):
-                pytest.skip(f"{waived} waived: {reason}")
 
     def test_E1_two_embedders_with_one_identity_give_the_same_vectors(self, harness: EmbedderHarness) -> None:
         another = harness.another()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ import pytest
 from connector.errors import ConfigError, RejectedError, SinkError, TransientError
 from connector.model import HASH_BYTES, DocumentId, EmbeddedRecord, Metadata, RecordId, StoredRecord, record_id
 from connector.ports import Sink
+from connector.testing.contract import Contract
 
 if TYPE_CHECKING:
     from connector.model import Vectors
@@ -114,29 +115,12 @@ class SinkHarness(Protocol):
         ...
 
 
-class SinkContract:
+class SinkContract(Contract):
     """The rules S1 to S11 of `connector.ports.Sink`."""
-
-    waived: ClassVar[Mapping[str, str]] = {}
-    """Reasons by rule ("S7"), or by the name of one test without its `test_`."""
-
-    def __init_subclass__(cls) -> None:
-        if redefined := [name for name in vars(cls) if name.startswith("test_") and hasattr(SinkContract, name)]:
-            raise TypeError(f"{cls.__name__} redefines {redefined}; waive the rule instead, with a reason")
-        names = {name.removeprefix("test_") for name in vars(SinkContract) if name.startswith("test_")}
-        if unknown := set(cls.waived) - names - {name.split("_")[0] for name in names}:
-            raise TypeError(f"{cls.__name__} waives {sorted(unknown)}, which are not rules of the contract")
 
     @pytest.fixture
     def harness(self) -> SinkHarness:
         raise NotImplementedError("give the contract a harness: see SinkHarness")
-
-    @pytest.fixture(autouse=True)
-    def _waive(self, request: pytest.FixtureRequest) -> None:
-        name = request.node.originalname.removeprefix("test_")
-        for waived in (name, name.split("_")[0]):
-            if reason := self.waived.get(waived):
-                pytest.skip(f"{waived} waived: {reason}")
 
     def test_S1_what_is_written_can_be_read_back(self, harness: SinkHarness) -> None:
         records = [record(index=index) for index in range(3)]

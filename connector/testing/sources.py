@@ -13,8 +13,8 @@ overridden: a test redefined in a subclass is an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ import pytest
 from connector.errors import ConfigError, ConnectorError
 from connector.model import HASH_BYTES, Document, DocumentId, DocumentRef, ListingComplete, Rejection, Unreadable
 from connector.ports import Listing, Source
+from connector.testing.contract import Contract
 
 NAMES = ("a", "b", "c")
 
@@ -58,29 +59,12 @@ class SourceHarness(Protocol):
         ...
 
 
-class SourceContract:
+class SourceContract(Contract):
     """The rules D1 to D6 of `connector.ports.Source`."""
-
-    waived: ClassVar[Mapping[str, str]] = {}
-    """Reasons by rule ("D5"), or by the name of one test without its `test_`."""
-
-    def __init_subclass__(cls) -> None:
-        if redefined := [name for name in vars(cls) if name.startswith("test_") and hasattr(SourceContract, name)]:
-            raise TypeError(f"{cls.__name__} redefines {redefined}; waive the rule instead, with a reason")
-        names = {name.removeprefix("test_") for name in vars(SourceContract) if name.startswith("test_")}
-        if unknown := set(cls.waived) - names - {name.split("_")[0] for name in names}:
-            raise TypeError(f"{cls.__name__} waives {sorted(unknown)}, which are not rules of the contract")
 
     @pytest.fixture
     def harness(self) -> SourceHarness:
         raise NotImplementedError("give the contract a harness: see SourceHarness")
-
-    @pytest.fixture(autouse=True)
-    def _waive(self, request: pytest.FixtureRequest) -> None:
-        name = request.node.originalname.removeprefix("test_")
-        for waived in (name, name.split("_")[0]):
-            if reason := self.waived.get(waived):
-                pytest.skip(f"{waived} waived: {reason}")
 
     def test_D1_a_listing_ends_with_its_count(self, harness: SourceHarness) -> None:
         fill(harness)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import ClassVar, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import pytest
@@ -20,25 +20,9 @@ import pytest
 from connector.errors import LeaseError
 from connector.model import UNKNOWN, DocumentId, Entry
 from connector.ports import CheckpointStore, VectorStore
+from connector.testing.contract import Contract
 
 A, B = DocumentId("a"), DocumentId("b")
-
-
-class _Rules:
-    """A rule that a store cannot keep is waived by name and with a reason; it cannot be redefined."""
-
-    waived: ClassVar[dict[str, str]] = {}
-
-    def __init_subclass__(cls) -> None:
-        inherited = {name for base in cls.__mro__[1:] for name in vars(base) if name.startswith("test_")}
-        if redefined := sorted(inherited & vars(cls).keys()):
-            raise TypeError(f"{cls.__name__} redefines {redefined}; waive the rule instead, with a reason")
-
-    @pytest.fixture(autouse=True)
-    def _waive(self, request: pytest.FixtureRequest) -> None:
-        rule = request.node.originalname.split("_")[1]
-        if reason := self.waived.get(rule):
-            pytest.skip(f"{rule} waived: {reason}")
 
 
 class ClosableCheckpoints(CheckpointStore, Protocol):
@@ -68,7 +52,7 @@ def read(reopen: Reopen, sink: str = "one") -> dict[DocumentId, Entry]:
         return store.entries(sink, [A, B])
 
 
-class CheckpointContract(_Rules):
+class CheckpointContract(Contract):
     """The rules of `connector.ports.CheckpointStore`."""
 
     @pytest.fixture
@@ -168,7 +152,7 @@ HASHES = [bytes([n]) * 16 for n in range(5)]
 VECTORS = np.array([[n + 0.5, -n, 0.25] for n in range(5)], dtype=np.float32)
 
 
-class VectorContract(_Rules):
+class VectorContract(Contract):
     """The rules of `connector.ports.VectorStore`. `reopen` takes the embedder's identity and dimension."""
 
     @pytest.fixture
