@@ -23,11 +23,11 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class RowsListed:
-    """A batch of the listing was compared with the ledgers."""
+    """A batch of the listing was compared with the ledgers, or a group of what differs was dealt with."""
 
     rows: int  # since the run began
     unchanged: int  # since the run began; found so without being parsed
-    fraction: float  # of the source; never goes back
+    fraction: float  # of the source that is dealt with; never goes back
 
 
 @dataclass(frozen=True, slots=True)

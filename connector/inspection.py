@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from .checkpoint import Checkpoints, LedgerStatus, Rejected, Run
@@ -159,7 +160,7 @@ def search(settings: Settings, text: str, *, limit: int = 5, sink: str | None = 
 
 def hit_json(hit: Hit) -> dict[str, JsonValue]:
     """Plain JSON values."""
-    return {**asdict(hit), "metadata": dict(hit.metadata)}
+    return {**msgspec.structs.asdict(hit), "metadata": dict(hit.metadata)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ class Explanation:
             "place": self.place,
             "refusal": self.refusal,
             "sinks": {standing.sink: _without(asdict(standing), "sink") for standing in self.sinks},
-            "unreadable": [asdict(place) for place in self.unreadable],
+            "unreadable": [msgspec.structs.asdict(place) for place in self.unreadable],
             "last_run": _run_json(self.last_run) if self.last_run else None,
         }
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .model import Versions
 
 DOCUMENTS_PER_GROUP = 1000
-CHARACTERS_PER_GROUP = 8_000_000
+CHARACTERS_PER_GROUP = 1_000_000  # about a thousand passages: seconds of a local model, and of progress shown
 
 
 class Ledgers(Protocol):
@@ -86,6 +86,7 @@ class Survey:
     still_rejected: set[DocumentId] = field(init=False)  # by earlier runs, and not looked at again
     _in_doubt: dict[str, list[Entry]] = field(default_factory=dict, init=False)
     _recipe_hash: bytes = field(init=False)
+    _fraction: float = field(default=0.0, init=False)
     _ids: HashSet = field(default_factory=HashSet, init=False)
 
     def __post_init__(self) -> None:
@@ -106,10 +107,21 @@ class Survey:
         pending: list[_Parsed] = []
         for batch in self._listing():
             pending += self._compare(batch)
+            self._tell(batch.fraction, len(pending))
             while len(pending) >= DOCUMENTS_PER_GROUP:
-                yield from self._fetch(pending[:DOCUMENTS_PER_GROUP])
-                pending = pending[DOCUMENTS_PER_GROUP:]
-        yield from self._fetch(pending)
+                some, pending = pending[:DOCUMENTS_PER_GROUP], pending[DOCUMENTS_PER_GROUP:]
+                for group, waiting in self._fetch(some):
+                    yield group
+                    self._tell(batch.fraction, len(pending) + waiting)
+        for group, waiting in self._fetch(pending):
+            yield group
+            self._tell(1.0, waiting)
+
+    def _tell(self, listed: float, pending: int) -> None:
+        """Tell how far the walk is: of what is listed, the documents that wait are still to be done."""
+        done = listed * (1 - pending / self.rows) if self.rows else listed
+        self._fraction = max(self._fraction, done)
+        self.emit(RowsListed(self.rows, self.rows_known, self._fraction))
 
     def _listing(self) -> Iterator[Listing]:
         try:
@@ -146,9 +158,7 @@ class Survey:
         self.rows += len(hashes)
         positions = np.flatnonzero(is_new | is_repeated)
         self.rows_known += len(hashes) - len(positions)
-        parsed = self._parse(batch, positions, is_repeated) if len(positions) else []
-        self.emit(RowsListed(self.rows, self.rows_known, batch.fraction))
-        return parsed
+        return self._parse(batch, positions, is_repeated) if len(positions) else []
 
     def _parse(self, batch: Listing, positions: NDArray[np.intp], is_repeated: NDArray[np.bool_]) -> list[_Parsed]:
         rows: list[tuple[int, DocumentRef]] = []
@@ -190,8 +200,8 @@ class Survey:
         seen = [self.sightings[sink].supersede(other) for sink, other in others.items() if other is not None]
         return any(seen)  # a list, so that every ledger is told
 
-    def _fetch(self, parsed: Sequence[_Parsed]) -> Iterator[list[Update]]:
-        """Fetch documents, and group them so that no group's text is too much to hold."""
+    def _fetch(self, parsed: Sequence[_Parsed]) -> Iterator[tuple[list[Update], int]]:
+        """Fetch documents, in groups whose text is not too much to hold; tell how many are still to come."""
         waiting = {row.ref.id: row for row in parsed}
         self.still_rejected -= waiting.keys()
         documents: list[Document] = []
@@ -204,11 +214,11 @@ class Survey:
             documents.append(fetched)
             characters += len(fetched.text)
             if characters > CHARACTERS_PER_GROUP:
-                yield self._updates(self._wanted(documents), waiting)
+                yield self._updates(self._wanted(documents), waiting), len(waiting)
                 documents, characters = [], 0
-        if group := refused + self._updates(self._wanted(documents), waiting):
-            yield group
+        last = refused + self._updates(self._wanted(documents), waiting)
         self.skipped += waiting
+        yield last, 0
 
     def _wanted(self, documents: Sequence[Document]) -> list[Wanted]:
         return [

@@ -12,7 +12,7 @@ import pytest
 from connector.checkpoint import Checkpoints
 from connector.engine import Options
 from connector.errors import ConfigError, ExitCode, LeaseError, RejectedError, SafetyError, SinkError, TransientError
-from connector.events import DocumentRejected, LedgerVoided, RowsListed, SinkStopped
+from connector.events import DocumentRejected, LedgerVoided, RowsListed, SinkStopped, TextsEmbedded
 from connector.model import DocumentId, EmbeddedRecord, Rejection
 from connector.report import Counts
 from connector.testing.dict_source import Row
@@ -148,11 +148,15 @@ def test_rows_that_are_known_are_never_fetched(rig: Rig) -> None:
     assert rig.source.fetched == ["doc-0007"]
 
 
-def test_the_fraction_listed_never_goes_back(rig: Rig) -> None:
-    rig.sync(many(20))
-    fractions = [event.fraction for event in rig.events if isinstance(event, RowsListed)]
+def test_progress_never_goes_back_and_is_not_full_before_the_last_document_is_embedded(rig: Rig) -> None:
+    rig.source.rows_per_batch = 2500
+    rig.sync(many(2500))
+    shown = [event for event in rig.events if isinstance(event, RowsListed | TextsEmbedded)]
+    fractions = [event.fraction for event in shown if isinstance(event, RowsListed)]
     assert fractions == sorted(fractions)
-    assert fractions[-1] == 1.0
+    assert fractions[0] == 0.0, "all is listed, and nothing dealt with"
+    assert [round(fraction, 1) for fraction in fractions[1:]] == [0.4, 0.8, 1.0]
+    assert isinstance(shown[-1], RowsListed)
 
 
 @pytest.mark.parametrize("threads", [False, True])
