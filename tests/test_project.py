@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -242,6 +243,34 @@ def test_what_init_writes_loads_and_shows_true_defaults(tmp_path: Path, kind: St
 
 
 # --- what is committed ------------------------------------------------------------------------------
+
+
+def snippets(language: str) -> list[str]:
+    """The code of one language that the README shows."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_settings_that_the_readme_shows_load(tmp_path: Path) -> None:
+    whole, table = snippets("toml")
+    (tmp_path / "whole.toml").write_text(whole)
+    (tmp_path / "table.toml").write_text(table + whole.partition('path = "docs"\n')[2])
+    assert Settings.load(tmp_path / "whole.toml").source.kind == "files"
+    assert Settings.load(tmp_path / "table.toml").source.kind == "table"
+
+
+def test_the_python_that_the_readme_shows_runs(tmp_path: Path) -> None:
+    (program,) = snippets("python")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "note.md").write_text("# A note\n\nThe ferry leaves at nine.\n")
+    (tmp_path / "vector-sync.toml").write_text(snippets("toml")[0])
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "1 1 0\n"), ran.stderr
+
+
+def test_every_page_that_a_page_points_to_is_there() -> None:
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} points to {target}"
 
 
 def test_no_file_names_this_machine_or_where_its_packages_came_from() -> None:
