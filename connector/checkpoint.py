@@ -219,7 +219,10 @@ class Checkpoints:
 
     def in_doubt(self, sink: str) -> list[Entry]:
         """The documents that the latest run left without knowing what the sink holds of them."""
-        rows = self._all(f"SELECT {COLUMNS} FROM entry WHERE ledger = ? AND fingerprint IS NULL", [self._ledger(sink)])  # noqa: S608
+        rows = self._all(  # the planner would walk the whole ledger
+            f"SELECT {COLUMNS} FROM entry INDEXED BY entry_in_doubt WHERE ledger = ? AND fingerprint IS NULL",  # noqa: S608
+            [self._ledger(sink)],
+        )
         return [_entry(row) for row in rows]
 
     def with_fingerprints(self, sink: str, wanted: Versions) -> list[Entry]:
@@ -286,10 +289,9 @@ class Checkpoints:
 
     def keep_known(self, sink: str, known: Known) -> None:
         """Spare the next run the reading, if nothing is written until then."""
-        if not self.knows_as_kept(sink):
-            fingerprints.write(self._known_path(sink), known, self._ledger_version(sink))
+        fingerprints.write(self._known_path(sink), known, self._ledger_version(sink))
 
-    def knows_as_kept(self, sink: str) -> bool:
+    def has_kept_known(self, sink: str) -> bool:
         """Tell whether the file beside the checkpoint was read and nothing was written since."""
         return self._kept.get(sink) == self._ledger_version(sink)
 

@@ -185,7 +185,7 @@ class _Run:
             delivery.behind += len(survey.skipped)
             if delivery.behind or delivery.stopped or not survey.complete:
                 behind = True
-            else:
+            elif not checkpoints.has_kept_known(name):
                 checkpoints.keep_known(name, survey.sightings[name].still_valid(delivery.committed))
         if not behind:
             self.parts.vectors.prune(keep=self.options.keep_vectors, max_bytes=self.options.max_vector_bytes)

@@ -203,5 +203,6 @@ def read(path: Path, ledger_version: str) -> Known | None:
     sound = content[:8] == MAGIC and header.get("hash") == xxhash.xxh3_128_hexdigest(body)
     if not sound or header.get("ledger") != ledger_version:
         return None
-    columns = np.frombuffer(body, dtype=np.uint64).reshape(2, -1)
+    # A copy is aligned. What is not, numpy would copy for every search in it.
+    columns = np.frombuffer(body, dtype=np.uint64).reshape(2, -1).copy()
     return Known(columns[0], columns[1])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .errors import ConfigError, TransientError
 
-PAGE_CACHE_KIB = 65_536
+PAGE_CACHE_KIB = 32_768
 LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is copied into the file
 FILE_IS_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 FILE_IS_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})

@@ -65,7 +65,7 @@ MUTANTS = [
     Mutant("the guard is asked and not heeded", "engine.py", "            if departures.objection:\n                delivery", "            if False:\n                delivery"),
     Mutant("rejections escape the guard", "tally.py", "        return [change for change in changes if not change.removes_document]", "        return changes"),
     Mutant("moved documents count as deleted", "tally.py", "            gone=len(leaving) - moved,", "            gone=len(leaving),"),
-    Mutant("fingerprints are kept though something is behind", "engine.py", "            if delivery.behind or delivery.stopped or not survey.complete:\n                behind = True\n            else:", "            if delivery.behind or delivery.stopped or not survey.complete:\n                behind = True\n            if True:"),
+    Mutant("fingerprints are kept though something is behind", "engine.py", "            if delivery.behind or delivery.stopped or not survey.complete:\n                behind = True\n            elif not checkpoints.has_kept_known(name):", "            if delivery.behind or delivery.stopped or not survey.complete:\n                behind = True\n            if True:"),
     Mutant("a skipped document counts as done", "engine.py", "            delivery.behind += len(survey.skipped)\n", ""),
     Mutant("check comes after paying", "engine.py", "            sink.check(parts.embedder.dimension)\n        if", "            pass\n        if"),
     Mutant("another embedder is not asked about", "engine.py", "if not self.options.accept_reembed and (objection", "if False and (objection"),

@@ -18,8 +18,9 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, overload
 
 import numpy as np
 import xxhash
@@ -77,6 +78,34 @@ def rows_of(block: Block, first_line: int) -> Iterator[Row]:
             yield Row(start, len(record), line, record)
         start += len(record)
         line += record.count(b"\n")
+
+
+def rows_by_position(block: Block, first_line: int) -> Sequence[Row]:
+    """Give the rows of a block by their positions in its versions, and make only those that are asked for."""
+    has_plain_lines = len(block.records) == block.line_count and not any(map(bytes.isspace, block.records))
+    return PlainRows(block, first_line) if has_plain_lines else list(rows_of(block, first_line))
+
+
+class PlainRows(Sequence[Row]):
+    """The rows of a block in which each line is a row."""
+
+    def __init__(self, block: Block, first_line: int) -> None:
+        self._records = block.records
+        self._starts = list(accumulate(map(len, block.records), initial=block.start))
+        self._first_line = first_line
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, position: int) -> Row: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[Row]: ...
+    def __getitem__(self, position: int | slice) -> Row | Sequence[Row]:
+        if isinstance(position, slice):
+            return [self[each] for each in range(*position.indices(len(self)))]
+        record = self._records[position]
+        return Row(self._starts[position], len(record), self._first_line + position, record)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,16 @@ from connector.errors import ConfigError, TransientError
 from connector.model import HASH_BYTES, DocumentRef, Unreadable
 from connector.sources.fields import Fields, UnusableError, as_document_id
 from connector.sources.listing_cache import Extent, FileIdentity
-from connector.sources.rows import MAX_ROW_BYTES, Row, RowFraming, RowLocator, as_versions, row_locator, rows_of
+from connector.sources.rows import (
+    MAX_ROW_BYTES,
+    Row,
+    RowFraming,
+    RowLocator,
+    as_versions,
+    row_locator,
+    rows_by_position,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from connector.model import Positions, Versions
@@ -214,14 +223,17 @@ class TextTable:
     def refs(self, extent: Extent, versions: Versions, positions: Positions) -> Iterator[DocumentRef | Unreadable]:
         """Read an extent again, and parse the rows asked for."""
         found: dict[int, DocumentRef | Unreadable] = {}
-        wanted = set(positions.tolist())
+        wanted = sorted(set(positions.tolist()))
         seed = self.row_seed
-        for position, row in enumerate(self._rows(extent)):
-            if position in wanted:
+        first = 0  # position of the block's first row
+        for rows in self._blocks_of_rows(extent):
+            while len(found) < len(wanted) and (position := wanted[len(found)]) < first + len(rows):
+                row = rows[position - first]
                 version = versions[position].tobytes()
                 if row.raw is not None and xxhash.xxh3_128_digest(row.raw, seed) != version:
                     raise TransientError(f"{self.name} changed while it was read; run again")
                 found[position] = self._ref(row, version)
+            first += len(rows)
         if len(found) < len(wanted):
             raise TransientError(f"{self.name} changed while it was read; run again")
         for position in positions.tolist():
@@ -231,18 +243,18 @@ class TextTable:
         """Name a row for people, without reading it if every line of its extent is a row."""
         line = extent.first_line + position
         if extent.row_count < extent.line_count:
-            line = next(islice(self._rows(extent), position, None)).line
+            line = next(islice(chain.from_iterable(self._blocks_of_rows(extent)), position, None)).line
         return f"{self.name} line {line}"
 
     def place_of(self, locator: RowLocator) -> str:
         """Name a row that was listed."""
         return f"{self.name} line {locator.line}"
 
-    def _rows(self, extent: Extent) -> Iterator[Row]:
+    def _blocks_of_rows(self, extent: Extent) -> Iterator[Sequence[Row]]:
         """Read an extent again."""
         line = extent.first_line
         for block in self.format.framing.blocks(self.descriptor, extent.start, extent.end, self.row_seed):
-            yield from rows_of(block, line)
+            yield rows_by_position(block, line)
             line += block.line_count
 
     def _ref(self, row: Row, version: bytes) -> DocumentRef | Unreadable:
