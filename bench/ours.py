@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CHARACTERS_PER_TOKEN = 4
 EMBED_LIMITS = EmbedLimits(texts_per_call=96, tokens_per_text=512)
-CALL_LIMITS = Limits(records_per_call=256, bytes_per_call=4_000_000)
+CALL_LIMITS = Limits(records_per_call=256, bytes_per_call=4_000_000, in_process=True)  # as the collection is
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Options:
     accept_reembed: bool = False  # the embedder or the splitter changed, and that is meant
     keep_vectors: Keep = "all"
     max_vector_bytes: int | None = None
-    threads: bool = True  # a thread for each sink; without, a run is the same each time
+    threads: bool = True  # one for each sink that is a service; without, a run is the same each time
 
     @property
     def guard(self) -> DeleteGuard:
@@ -95,7 +95,12 @@ def sync(
     run = _Run(parts, options, retry, _one_at_a_time(emit), clock)
     run.prepare()
     with ExitStack() as open_lanes:
-        lanes = {name: open_lanes.enter_context(Lane(name, threaded=options.threads)) for name in run.deliveries}
+        lanes = {
+            sink.name: open_lanes.enter_context(
+                Lane(sink.name, threaded=options.threads and not sink.limits.in_process)
+            )
+            for sink in parts.sinks
+        }
         run.bring_what_differs(lanes)
         departures = run.tally.departures(run.survey, options.guard)
         run.take_out(departures, lanes)

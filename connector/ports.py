@@ -135,6 +135,7 @@ class Limits:
 
     records_per_call: int = 100
     bytes_per_call: int = 2_000_000
+    in_process: bool = False  # calls work instead of waiting for a service, so a thread of their own only costs
 
 
 class Sink(Protocol):

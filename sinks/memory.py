@@ -31,7 +31,7 @@ class MemorySettings(SinkSettings):
 class MemorySink:
     """A dictionary that keeps the contract. Its dimension is that of the first `prepare`."""
 
-    limits = Limits()
+    limits = Limits(in_process=True)
 
     def __init__(self, name: str = "memory") -> None:
         self.name = name

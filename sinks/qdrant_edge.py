@@ -103,7 +103,7 @@ class _Collection:
 class QdrantEdgeSink:
     """One collection in one folder, which this sink alone has open from its first use until `close`."""
 
-    limits = Limits(records_per_call=500, bytes_per_call=8_000_000)
+    limits = Limits(records_per_call=500, bytes_per_call=8_000_000, in_process=True)
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, overload
 
+import msgspec
 import numpy as np
 import xxhash
 
@@ -108,8 +109,7 @@ class PlainRows(Sequence[Row]):
         return Row(self._starts[position], len(record), self._first_line + position, record)
 
 
-@dataclass(frozen=True, slots=True)
-class RowLocator:
+class RowLocator(msgspec.Struct, frozen=True, gc=False):
     """Where a row was when it was listed."""
 
     path: Path

@@ -225,11 +225,12 @@ class TextTable:
         found: dict[int, DocumentRef | Unreadable] = {}
         wanted = sorted(set(positions.tolist()))
         seed = self.row_seed
+        joined = versions.tobytes()
         first = 0  # position of the block's first row
         for rows in self._blocks_of_rows(extent):
             while len(found) < len(wanted) and (position := wanted[len(found)]) < first + len(rows):
                 row = rows[position - first]
-                version = versions[position].tobytes()
+                version = joined[HASH_BYTES * position : HASH_BYTES * (position + 1)]
                 if row.raw is not None and xxhash.xxh3_128_digest(row.raw, seed) != version:
                     raise TransientError(f"{self.name} changed while it was read; run again")
                 found[position] = self._ref(row, version)

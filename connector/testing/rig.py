@@ -12,7 +12,7 @@ from connector.engine import Options, Parts, plan, sync
 from connector.events import Event
 from connector.model import Document, DocumentId, EmbeddedRecord, InputType, JsonValue, RecordId, record_id
 from connector.passages import PassageSplitter
-from connector.ports import CheckpointStore, Embedder, Sink, VectorStore
+from connector.ports import CheckpointStore, Embedder, Limits, Sink, VectorStore
 from connector.report import PlanReport, Report
 from connector.retry import Retry
 from connector.testing.dict_source import DictSource, RowValue
@@ -25,7 +25,9 @@ Wrap = Callable[[object, str], object]
 
 
 class FlakySink(MemorySink):
-    """A memory sink whose service can be down, busy or picky, and which counts what it was asked."""
+    """A memory sink as if behind a service, which can be down, busy or picky; counts what it was asked."""
+
+    limits = Limits()
 
     def __init__(self, name: str = "main") -> None:
         super().__init__(name)
