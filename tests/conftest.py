@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from connector.testing.rig import Rig
+from rig import Rig
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from crashes import EFFECTS
+
 from connector.checkpoint import Checkpoints
 from connector.engine import Options, Parts, sync
 from connector.passages import PassageSplitter
 from connector.plugins import BuildContext
 from connector.sources.files import FilesSettings
-from connector.testing.crashes import EFFECTS
 from connector.testing.fakes import HashEmbedder
 from connector.vectors import SqliteVectors
 from sinks.qdrant_edge import QdrantEdgeSettings

@@ -7,10 +7,10 @@ import itertools
 from pathlib import Path
 
 import pytest
+from crashes import Crash, World, never_absent
+from rig import FlakySink, Rig
 
 from connector.engine import Options
-from connector.testing.crashes import Crash, World, never_absent
-from connector.testing.rig import FlakySink, Rig
 
 OPTIONS = Options(max_delete_fraction=1.0, confirm_deletes=100, threads=False)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rig import FlakySink, Rig
 
 from connector.delivery import Parcel, chunks, pack, parcels
 from connector.engine import Options
@@ -17,7 +18,6 @@ from connector.model import Document, DocumentId, EmbeddedRecord, Passage, recor
 from connector.plan import Recipe, compare, want
 from connector.ports import Limits
 from connector.retry import Retry
-from connector.testing.rig import FlakySink, Rig
 
 ID = DocumentId("doc")
 

@@ -7,16 +7,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from crashes import Crash, World
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from rig import FlakySink, Rig
 
 from connector.engine import Options
 from connector.errors import ExitCode, RejectedError, SinkError, TransientError
 from connector.model import EmbeddedRecord
-from connector.testing.crashes import Crash, World
 from connector.testing.dict_source import Row
-from connector.testing.rig import FlakySink, Rig
 
 IDS = ("a", "b", "dir/c", "dir/d", "e")
 POISON = "poison"

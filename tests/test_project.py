@@ -83,9 +83,7 @@ def test_imports_go_one_way(module: str) -> None:
 
 def test_the_connector_never_imports_a_sink() -> None:
     for path in modules("connector"):
-        # The rig for tests is made of the memory sink, the reference of the contract.
-        if path.parent.name != "testing":
-            assert not {name for name in imports(path) if name.split(".")[0] == "sinks"}, path
+        assert not {name for name in imports(path) if name.split(".")[0] == "sinks"}, path
 
 
 def test_the_connector_never_imports_its_tests_kit_or_its_own_plug_ins() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from rig import FlakySink, Rig
 
 from connector.checkpoint import Checkpoints
 from connector.engine import Options
@@ -17,7 +18,6 @@ from connector.model import DocumentId, EmbeddedRecord, Rejection
 from connector.report import Counts
 from connector.testing.dict_source import Row
 from connector.testing.fakes import HashEmbedder
-from connector.testing.rig import FlakySink, Rig
 
 LONG = "one two three four five. six seven eight nine ten. eleven twelve thirteen. fourteen fifteen sixteen"
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rig import FlakySink, Rig
+
 from connector.plan import sha256_16
-from connector.testing.rig import FlakySink, Rig
 
 EFFECTS = frozenset(
     {

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from connector.checkpoint import Checkpoints
 from connector.engine import Options, Parts, plan, sync
 from connector.events import Event
 from connector.model import Document, DocumentId, EmbeddedRecord, InputType, JsonValue, RecordId, record_id
 from connector.passages import PassageSplitter
-from connector.ports import CheckpointStore, Embedder, Limits, Sink, VectorStore
+from connector.ports import CheckpointStore, Limits, VectorStore
 from connector.report import PlanReport, Report
 from connector.retry import Retry
 from connector.testing.dict_source import DictSource, RowValue
@@ -20,7 +21,7 @@ from connector.testing.fakes import HashEmbedder
 from connector.vectors import SqliteVectors
 from sinks.memory import MemorySink
 
-Wrap = Callable[[object, str], object]
+Wrap = Callable[[Any, str], Any]
 """Puts something around a part, given the part and its name, to count or to break its calls."""
 
 
@@ -93,15 +94,14 @@ class Rig:
         )
 
     def _parts(self, checkpoints: CheckpointStore, vectors: VectorStore) -> Parts:
-        embedder: Embedder = self.embedder
-        sinks: list[Sink] = list(self.sinks)
+        embedder = self.embedder
         return Parts(
             source=self.source,
-            embedder=self.wrap(embedder, "embedder"),  # type: ignore[arg-type]  # a wrapper passes everything on
+            embedder=self.wrap(embedder, "embedder"),
             splitter=PassageSplitter(embedder.limits.tokens_per_text, embedder.count_tokens),
-            sinks=[self.wrap(sink, sink.name) for sink in sinks],  # type: ignore[misc]  # the same
-            checkpoints=self.wrap(checkpoints, "checkpoints"),  # type: ignore[arg-type]  # the same
-            vectors=self.wrap(vectors, "vectors"),  # type: ignore[arg-type]  # the same
+            sinks=[self.wrap(sink, sink.name) for sink in self.sinks],
+            checkpoints=self.wrap(checkpoints, "checkpoints"),
+            vectors=self.wrap(vectors, "vectors"),
             source_settings=self.source_settings,
         )
 
