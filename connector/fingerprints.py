@@ -1,8 +1,7 @@
 """Tell known rows from new ones, a million a second: sorted arrays of 16-byte hashes.
 
 A hash is kept as two uint64 columns. Rows are looked up by the first column and confirmed by the
-second. Should two hashes agree in the first 64 bits, one of them is not found: it is then treated
-as new, fetched, and found unchanged, so a collision costs time and never a document.
+second; the few that share a first half with another are looked for one by one.
 
 All of this is a cache of the ledger. `Known` is written beside the checkpoint with the version of
 the ledger that it was made from, and made again when that, or its checksum, does not fit.
@@ -70,10 +69,24 @@ class Known:
         high = columns[order, 0]
         place = np.searchsorted(self.high, high)
         place[place == len(self.high)] = 0
-        place[(self.high[place] != high) | (self.low[place] != columns[order, 1])] = -1
+        low = columns[order, 1]
+        is_other = self.high[place] != high
+        place[is_other] = -1
+        for query in np.flatnonzero(~is_other & (self.low[place] != low)):
+            place[query] = self._among_equals(int(place[query]), int(low[query]))
         found = np.empty(len(hashes), dtype=np.intp)
         found[order] = place
         return found
+
+    def _among_equals(self, first: int, low: int) -> int:
+        """Find a second half among the hashes with one first half, whose places follow `first`; else -1."""
+        high = self.high[first]
+        for place in range(first, len(self)):
+            if self.high[place] != high:
+                break
+            if int(self.low[place]) == low:
+                return place
+        return -1
 
     def hashes(self, mask: Mask) -> Versions:
         """Give the hashes under a mask, in sorted order."""
