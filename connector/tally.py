@@ -67,12 +67,13 @@ class Tally:
         contents = {entry.document_id: entry.content or b"" for entries in gone.values() for entry in entries}
         never_came = b"".join(u.wanted.content or b"" for u in self.refused.values() if u.kind is Kind.ADDED)
         moved = count_common(self._added, b"".join(contents.values()), except_for=never_came)
-        leaving = contents.keys() | {change.wanted.document_id for changes in removals.values() for change in changes}
+        missing = {entry.document_id for entries in gone.values() for entry in entries if entry.extent}
+        leaving = missing | {change.wanted.document_id for changes in removals.values() for change in changes}
         objection = guard.objection(
             gone=len(leaving) - moved,
             live=survey.live,
             listed=survey.rows,
-            unreadable=len(survey.unreadable) if len(contents) > moved else 0,
+            unreadable=len(survey.unreadable) if len(missing) > moved else 0,
         )
         return Departures(gone, removals, moved, len(contents), objection)
 

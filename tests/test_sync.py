@@ -418,6 +418,14 @@ def test_twenty_documents_may_always_go(rig: Rig) -> None:
     assert rig.sync({"doc-0000": "text number 0"}).counts.deleted == 20
 
 
+def test_rejected_documents_that_go_take_nothing_along_and_are_not_asked_about(rig: Rig) -> None:
+    rig.sinks[0].before_upsert = picky("bad")
+    both = {f"{n:02}-{kind}": f"{kind} {n}" for n in range(21) for kind in ("good", "bad")}
+    rig.sync(both)
+    report = rig.sync({id: text for id, text in both.items() if "good" in id})
+    assert (report.exit_code, report.counts) == (ExitCode.IN_STEP, Counts(deleted=21, unchanged=21))
+
+
 def test_a_folder_that_is_renamed_is_not_a_mass_deletion(rig: Rig) -> None:
     rig.sync({f"old/{id}": text for id, text in many(100).items()})
     report = rig.sync({f"new/{id}": text for id, text in many(100).items()})
