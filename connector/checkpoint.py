@@ -240,14 +240,10 @@ class Checkpoints:
         return [_entry(row) for row in rows]
 
     def begin(self, sink: str, entries: Iterable[Entry]) -> None:
-        self._put(sink, [(e.document_id, None, e.content, b"".join(e.passages), e.problem) for e in entries])
+        self._put(sink, [_row(entry, None) for entry in entries])
 
     def commit(self, sink: str, entries: Iterable[Entry], forgotten: Iterable[DocumentId] = ()) -> None:
-        self._put(
-            sink,
-            [(e.document_id, e.fingerprint, e.content, b"".join(e.passages), e.problem) for e in entries],
-            forgotten,
-        )
+        self._put(sink, [_row(entry, entry.fingerprint) for entry in entries], forgotten)
 
     def _put(self, sink: str, rows: list[Row], forgotten: Iterable[DocumentId] = ()) -> None:
         ledger = self._ledger(sink)
@@ -309,10 +305,6 @@ class Checkpoints:
         """64 bits of this store, for hashes that nobody can aim at; made by the first lease."""
         return int(self._meta("seed") or 0)
 
-    def sinks(self) -> list[str]:
-        """The sinks that have a ledger."""
-        return [row[0] for row in self._all("SELECT sink FROM ledger ORDER BY id", [])]
-
     def ledger_status(self) -> list[LedgerStatus]:
         """Count every ledger."""
         return [
@@ -339,15 +331,6 @@ class Checkpoints:
     def rejected_ids(self) -> set[DocumentId]:
         """The documents that some sink does not have, for a reason of their own."""
         return {DocumentId(row[0]) for row in self._all("SELECT document_id FROM entry WHERE problem IS NOT NULL", [])}
-
-    def count_rejected(self) -> int:
-        """How many documents and places are left out, a document of several sinks counted once."""
-        found = self._one(
-            "SELECT (SELECT count(*) FROM unreadable)"
-            " + (SELECT count(DISTINCT document_id) FROM entry WHERE problem IS NOT NULL)",
-            [],
-        )
-        return int(found[0]) if found else 0
 
     def replace_unreadable(self, places: Iterable[tuple[str, str]]) -> None:
         """Note the unreadable places of a complete listing; writes only what differs."""
@@ -391,6 +374,10 @@ class Checkpoints:
     def _all(self, statement: str, values: Sequence[object]) -> list[Any]:
         with translated(self._path), self._lock:
             return self._db.execute(statement, values).fetchall()
+
+
+def _row(entry: Entry, fingerprint: bytes | None) -> Row:
+    return entry.document_id, fingerprint, entry.content, b"".join(entry.passages), entry.problem
 
 
 def _entry(row: Row) -> Entry:

@@ -65,15 +65,15 @@ class Delivery:
     _incarnation: str | None = field(default=None, init=False)
     _is_ready: bool = field(default=False, init=False)
 
+    def check(self) -> None:
+        """Find out which collection the sink writes to; ConfigError if it cannot hold such vectors."""
+        self._incarnation = self.sink.check(self.dimension)
+
     def open_ledger(self) -> int:
-        """Find out which collection the sink writes to, and make it if it is not there; before anything is paid for.
+        """Make the collection if `check` did not find it, and its ledger; before anything is paid for.
 
         Returns how many documents the ledger had of another collection; they are forgotten.
-
-        Raises:
-            ConfigError: the sink cannot hold such vectors.
         """
-        self._incarnation = self.sink.check(self.dimension)
         if self._incarnation is None:
             self._incarnation = self.sink.prepare(self.dimension)
             self._is_ready = True

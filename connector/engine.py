@@ -124,16 +124,17 @@ class _Run:
     def prepare(self) -> None:
         """Make every sink and its ledger ready, before anything is read or paid for."""
         parts, checkpoints = self.parts, self.parts.checkpoints
+        recipe = parts.recipe.parts()
         parts.source.check()
-        for sink in parts.sinks:
-            sink.check(parts.embedder.dimension)
+        for delivery in self.deliveries.values():
+            delivery.check()
         if not self.options.accept_reembed and (objection := reembed_objection(parts)):
             raise SafetyError(objection)
         for name, delivery in self.deliveries.items():
             if forgotten := delivery.open_ledger():
                 self.emit(LedgerVoided(name, forgotten))
-            if checkpoints.recipe(name) != parts.recipe.parts():
-                checkpoints.set_recipe(name, parts.recipe.parts())
+            if checkpoints.recipe(name) != recipe:
+                checkpoints.set_recipe(name, recipe)
         self.run_id = checkpoints.start_run(time.time())
         self.survey = _survey(parts, self.emit)
         self.emit(RunStarted(self.run_id, {name: len(s.known) for name, s in self.survey.sightings.items()}))
@@ -142,8 +143,7 @@ class _Run:
         """Embed and deliver, group by group, until the source is walked or nobody listens."""
         try:
             for group in self.survey.groups():
-                texts = {hash: text for update in group for hash, text in _texts_to_write(update)}
-                vectors, refused = self.embedding.embed(texts)
+                vectors, refused = self.embedding.embed(_texts_to_write(group))
                 updates = [_refuse(update, refused) for update in group] if refused else group
                 self.tally.add(updates)
                 for name, delivery in self.deliveries.items():
@@ -152,8 +152,7 @@ class _Run:
                 if all(delivery.stopped for delivery in self.deliveries.values()):
                     break
         except TransientError as error:  # the source or the embedder gave up; what was delivered stays
-            self.survey.error = error
-            self.survey.complete = False
+            self.survey.break_off(error)
         for lane in lanes.values():
             lane.drain()
 
@@ -243,7 +242,7 @@ def plan(
     leftovers: dict[str, int] = dict.fromkeys(held, 0)
     documents: list[PlannedDocument] = []
     for group in survey.groups():
-        texts = {hash: text for update in group for hash, text in _texts_to_write(update)}
+        texts = _texts_to_write(group)
         absent = parts.vectors.missing(list(texts))
         needed += len([hash for hash in texts if hash not in missing])
         missing |= {hash: texts[hash].tokens for hash in absent}
@@ -306,11 +305,13 @@ def _survey(parts: Parts, emit: Emit, anew: frozenset[str] = frozenset()) -> Sur
     return Survey(parts.source, parts.splitter, parts.recipe, parts.checkpoints, names, emit, anew)
 
 
-def _texts_to_write(update: Update) -> Iterable[tuple[bytes, Text]]:
-    """The texts of an update whose vectors some sink needs, by their hashes."""
-    wanted = update.wanted
-    for index in {index for change in update.changes.values() for index in change.upserts}:
-        yield wanted.text_hashes[index], Text(wanted.texts[index], wanted.tokens[index])
+def _texts_to_write(group: Iterable[Update]) -> dict[bytes, Text]:
+    """The texts whose vectors some sink needs, by their hashes."""
+    return {
+        update.wanted.text_hashes[index]: Text(update.wanted.texts[index], update.wanted.tokens[index])
+        for update in group
+        for index in {index for change in update.changes.values() for index in change.upserts}
+    }
 
 
 def _refuse(update: Update, refused: Mapping[bytes, str]) -> Update:

@@ -43,7 +43,7 @@ class SplitDocument(msgspec.Struct, frozen=True, gc=False):
 
 
 class PassageSplitter:
-    """Splits documents for one embedder: a `connector.ports.Splitter`.
+    """Splits documents for one embedder.
 
     No passage has more than `tokens_per_text` tokens by `count_tokens` (unless one character has), none
     has more than `max_characters` characters, and none is blank. Between passages nothing is lost

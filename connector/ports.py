@@ -7,7 +7,7 @@ translates: batching, retry, limits, logging and memory live above it, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,7 +20,6 @@ from .model import (
     Hit,
     InputType,
     ListingComplete,
-    Passage,
     RecordId,
     Rejection,
     StoredRecord,
@@ -29,8 +28,6 @@ from .model import (
 
 if TYPE_CHECKING:
     from .model import Positions, Vectors, Versions
-
-Splitter = Callable[[Document], Sequence[Passage]]
 
 
 class Listing(Protocol):

@@ -133,8 +133,12 @@ class Survey:
                 else:
                     self.complete = True
         except TransientError as error:
-            self.error = error
-            self.complete = False
+            self.break_off(error)
+
+    def break_off(self, error: TransientError) -> None:
+        """Note that the walk did not come to its end, so what it did not show may still be there."""
+        self.error = error
+        self.complete = False
 
     def gone(self, sink: str) -> list[Entry]:
         """The documents that a ledger has and the complete listing does not."""

@@ -59,10 +59,9 @@ class Tally:
 
     def departures(self, survey: Survey, guard: DeleteGuard) -> Departures:
         """Find what is to leave the sinks; nothing is, if the listing did not end or the guard objects."""
-        nothing: dict[str, list[Entry]] = {sink: [] for sink in survey.sinks}
-        removals = {sink: self.removals.get(sink, []) for sink in survey.sinks}
         if not survey.complete:
-            return Departures(nothing, {sink: [] for sink in survey.sinks})
+            return Departures(dict.fromkeys(survey.sinks, ()), dict.fromkeys(survey.sinks, ()))
+        removals = {sink: self.removals.get(sink, []) for sink in survey.sinks}
         gone = {sink: survey.gone(sink) for sink in survey.sinks}
         contents = {entry.document_id: entry.content or b"" for entries in gone.values() for entry in entries}
         never_came = b"".join(u.wanted.content or b"" for u in self.refused.values() if u.kind is Kind.ADDED)

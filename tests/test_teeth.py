@@ -31,7 +31,7 @@ class Mutant:
 MUTANTS = [
     Mutant("no begin before writing", "delivery.py", "self.checkpoints.begin(self.sink.name, doubtful)", "pass"),
     Mutant("no begin before deleting", "delivery.py", "for e in entries if e.extent],", "for e in entries if False],"),
-    Mutant("begin keeps the fingerprint", "checkpoint.py", "(e.document_id, None, e.content", "(e.document_id, e.fingerprint, e.content"),
+    Mutant("begin keeps the fingerprint", "checkpoint.py", "[_row(entry, None) for entry in entries]", "[_row(entry, entry.fingerprint) for entry in entries]"),
     Mutant("doubt keeps the digests", "plan.py", "            held[index] = UNKNOWN", "            held[index] = held[index]"),
     Mutant("doubt claims the new text", "plan.py", "content = self.before.content if self.before else None", "content = self.wanted.content"),
     Mutant("the extent forgets the old records", "delivery.py", "max(change.extent_before, len(change.wanted.digests))", "len(change.wanted.digests)"),
@@ -48,7 +48,7 @@ MUTANTS = [
     Mutant("vectors are used before they are stored", "embedding.py", "        self.vectors.put(call, vectors)\n        return", "        return"),
     Mutant("vectors of the store are not looked for", "embedding.py", "found = dict(self.vectors.get(list(texts)))", "found = {}"),
     Mutant("embedding halves and drops", "embedding.py", "return self._embed(call[:middle], texts, refused) + self._embed(call[middle:], texts, refused)", "return self._embed(call[:middle], texts, refused)"),
-    Mutant("a broken listing counts as complete", "survey.py", "            self.error = error\n            self.complete = False", "            self.complete = True"),
+    Mutant("a broken listing counts as complete", "survey.py", "        self.error = error\n        self.complete = False", "        self.complete = True"),
     Mutant("documents in doubt are never gone", "survey.py", "        if doubtful:\n", "        if False:\n"),
     Mutant("documents in doubt are always gone", "survey.py", "if not is_listed]", "]"),
     Mutant("the second row of an id wins", "survey.py", "if repeats or self._supersedes_a_listed_row(ref, entries):", "if False:"),
@@ -67,7 +67,7 @@ MUTANTS = [
     Mutant("moved documents count as deleted", "tally.py", "            gone=len(leaving) - moved,", "            gone=len(leaving),"),
     Mutant("fingerprints are kept though something is behind", "engine.py", "            if delivery.behind or delivery.stopped or not survey.complete:\n                behind = True\n            elif not checkpoints.has_kept_known(name):", "            if delivery.behind or delivery.stopped or not survey.complete:\n                behind = True\n            if True:"),
     Mutant("a skipped document counts as done", "engine.py", "            delivery.behind += len(survey.skipped)\n", ""),
-    Mutant("check comes after paying", "engine.py", "            sink.check(parts.embedder.dimension)\n        if", "            pass\n        if"),
+    Mutant("check comes after paying", "engine.py", "            delivery.check()\n", "            pass\n"),
     Mutant("another embedder is not asked about", "engine.py", "if not self.options.accept_reembed and (objection", "if False and (objection"),
     Mutant("a named wait is ignored", "retry.py", "if error.retry_after_seconds is not None:", "if False:"),
 ]  # fmt: skip
