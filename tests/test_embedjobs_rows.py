@@ -52,6 +52,14 @@ def test_a_row_has_its_text_and_the_fields_that_were_asked_for_and_no_others(tmp
     assert found == [Row(1, {"text": "one", "id": 7, "lang": "en"}), Row(2, {"text": "two", "id": None})]
 
 
+def test_names_that_are_not_ascii_are_found_and_others_still_dropped(tmp_path: Path) -> None:
+    options = DatasetOptions(keep_fields=("日本",), optional_fields=("é",))
+    found = read(
+        tmp_path, '{"日本": 1, "é": 2, "text": "a", "other": 3}\n{"\\u65e5本": 1, "text": "b"}\n', options=options
+    )
+    assert found == [Row(1, {"日本": 1, "é": 2, "text": "a"}), Row(2, {"日本": 1, "text": "b"})]
+
+
 def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
     content = '\n{"text": "a", "id": 1}\r\n  \t\r\n\n{"text": "b\u2028\x85\u2029", "id": 2}\n{}\n{"text": "c", "id": 3}'
     found = read(tmp_path, content)

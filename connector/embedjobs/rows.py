@@ -297,8 +297,20 @@ def _json_rows(lines: _Lines, options: DatasetOptions) -> Iterator[Row | BadRow]
 
 def _decoder_of(names: Sequence[str], kind: type) -> Callable[[bytes], object]:
     """Make a decoder that gives a dict of these fields, and skips all others without making objects of them."""
+    if not "".join(names).isascii():
+        return _whole_decoder_of(frozenset(names), kind)
     fields = TypedDict("Fields", dict.fromkeys(names, kind), total=False)  # type: ignore[misc] # made of its options
     decode: Callable[[bytes], object] = msgspec.json.Decoder(fields).decode
+    return decode
+
+
+def _whole_decoder_of(names: frozenset[str], kind: type) -> Callable[[bytes], object]:
+    """Do the same for names that are not ASCII, which msgspec (0.22) does not find by a TypedDict."""
+    decoder = msgspec.json.Decoder(dict[str, kind])  # type: ignore[valid-type] # made of its options
+
+    def decode(row: bytes) -> object:
+        return {name: value for name, value in decoder.decode(row).items() if name in names}
+
     return decode
 
 
