@@ -102,7 +102,10 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.DatabaseError, OSError) as error:
-        raise _translate(path, error) from error
+        translation = _translate(path, error)
+        if translation is error:  # to be its own cause would send whoever follows the causes in a circle
+            raise
+        raise translation from error
 
 
 def _translate(path: Path, error: sqlite3.DatabaseError | OSError) -> Exception:

@@ -16,6 +16,7 @@ import pytest
 from connector.checkpoint import Checkpoints
 from connector.errors import ConfigError, LeaseError
 from connector.model import UNKNOWN, DocumentId, Entry
+from connector.sqlite_file import translated
 from connector.testing import stores
 from connector.testing.stores import CheckpointContract, Reopen, VectorContract
 from connector.vectors import SqliteVectors
@@ -215,7 +216,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(folder: Path, name:
         db.execute("PRAGMA user_version = 99")
     db.close()
     before = (folder / name).read_bytes()
-    with pytest.raises(ConfigError, match=r"newer vector-sync \(schema 99, this one knows 1\); upgrade"):
+    with pytest.raises(ConfigError, match=r"newer vector-sync \(schema 99, this one knows [12]\); upgrade"):
         OPENERS[name](folder)
     assert (folder / name).read_bytes() == before
 
@@ -316,6 +317,14 @@ def test_a_full_disk_loses_nothing_that_was_committed(folder: Path, which: str) 
     with sqlite3.connect(folder / f"{which}.db") as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     db.close()
+
+
+def test_a_bug_passes_through_as_it_is_and_is_not_its_own_cause(folder: Path) -> None:
+    bug = sqlite3.OperationalError("no such table: typo")
+    with pytest.raises(sqlite3.OperationalError) as raised, translated(folder / "checkpoint.db"):
+        raise bug
+    assert raised.value is bug
+    assert bug.__cause__ is None
 
 
 def test_the_ledgers_count_what_is_in_doubt_and_what_is_rejected(folder: Path) -> None:

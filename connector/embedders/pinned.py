@@ -46,6 +46,7 @@ class PinnedModel:
     tokenizer: PinnedFile
     dimension: int
     tokens: int  # a text's, special tokens included, as the model was published with
+    int8_range: float  # the absolute value that int8 maps to 127; where larger ones are rare. Not part of the identity
     licence: str
     quality: str
 
@@ -59,6 +60,11 @@ class PinnedModel:
         pins = hashlib.sha256("".join(file.sha256 for file in self.files).encode()).hexdigest()
         shape = f"dim{self.dimension}/tokens{self.tokens}"
         return f"local/{self.name}/{self.precision}/sha256:{pins[:16]}/{shape}/{_POOLING}"
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether there is a package of the carrier's name; whether it is whole, `find_folder` tells."""
+        return importlib.util.find_spec(self.package) is not None
 
     def find_folder(self) -> Path:
         """Find where pip put the files; ConfigError if one is not there, or not of its size."""
@@ -111,6 +117,8 @@ MODELS: Mapping[str, PinnedModel] = {
             ),
             dimension=384,
             tokens=256,
+            # Measured on 750 to 1200 real documents a task: int8 by this range keeps the MRR@10 of float to 0.001.
+            int8_range=0.20,
             licence="Apache-2.0",
             quality="English; MRR@10 0.65 over four real tasks (BM25 0.50, bge-small-en-v1.5 0.695)",
         ),

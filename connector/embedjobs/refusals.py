@@ -1,11 +1,11 @@
-"""Why a request is not done. Each says what happened, to what, and what to do, in the hosted service's words where known.
+"""Why a request is not done: what happened, to what, and what to do, in the hosted service's words where known.
 
-    refusal        HTTP   when
-    -------------  -----  ----------------------------------------------------------------
-    BadRequestError   400    the request, or what it names, can never be accepted as it is
-    NotFoundError     404    there is no such dataset, job or model
-    TooLargeError     413    the upload is beyond the size cap
-    BusyError         429    a queue is full; the same request is welcome after the wait
+refusal          HTTP  when
+---------------  ----  ----------------------------------------------------------------
+BadRequestError  400   the request, or what it names, can never be accepted as it is
+NotFoundError    404   there is no such dataset, job or model
+TooLargeError    413   the upload is beyond the size cap
+BusyError        429   a queue is full; the same request is welcome after the wait
 """
 
 from __future__ import annotations
