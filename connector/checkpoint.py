@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
 import threading
 import time
 import uuid
@@ -65,6 +66,39 @@ MIGRATIONS = (
         exit_code   INTEGER,
         report      TEXT NOT NULL DEFAULT '{}'
     ) STRICT;
+    """,
+    """
+    CREATE TABLE job_embedder (
+        id        INTEGER NOT NULL PRIMARY KEY,
+        identity  TEXT NOT NULL UNIQUE
+    ) STRICT;
+    CREATE TABLE job (
+        id                 INTEGER NOT NULL PRIMARY KEY,  -- in the order in which they were planned
+        token              TEXT NOT NULL UNIQUE,
+        name               TEXT NOT NULL,     -- of the dataset and the job of this attempt, at the service
+        state              TEXT NOT NULL,     -- see job_steps.State
+        embedder           INTEGER NOT NULL,
+        attempt            INTEGER NOT NULL,
+        found              INTEGER NOT NULL,  -- 1: found at the service; which texts it has is not known here
+        texts              INTEGER NOT NULL,
+        tokens             INTEGER NOT NULL,
+        created_at         REAL NOT NULL,     -- seconds since 1970, as all times here
+        changed_at         REAL NOT NULL,     -- into this state
+        intent_at          REAL,              -- written before the call that costs
+        dataset_id         TEXT,
+        job_id             TEXT,
+        output_dataset_id  TEXT,
+        billed_tokens      INTEGER,           -- of all attempts, where the service tells
+        problem            TEXT
+    ) STRICT;
+    CREATE INDEX job_open ON job (id) WHERE state NOT IN ('closed', 'failed', 'dropped');
+    CREATE TABLE job_text (  -- of open jobs only, and by its key each text in one at most
+        embedder   INTEGER NOT NULL,
+        text_hash  BLOB NOT NULL,  -- 16 bytes of sha256
+        job        INTEGER NOT NULL,
+        PRIMARY KEY (embedder, text_hash)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX text_of_job ON job_text (job);
     """,
 )
 
@@ -166,6 +200,18 @@ class Checkpoints:
             if held.rowcount != 1:
                 raise LeaseError("another run has taken over the state while this one was stopped; nothing was written")
             yield
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Lend the file for one durable, epoch-checked transaction, to a book that is kept in it."""
+        with self._write():
+            yield self._db
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Lend the file to be read."""
+        with translated(self._path), self._lock:
+            yield self._db
 
     # --- ledgers ------------------------------------------------------------------------------
 
@@ -304,6 +350,16 @@ class Checkpoints:
     def seed(self) -> int:
         """64 bits of this store, for hashes that nobody can aim at; made by the first lease."""
         return int(self._meta("seed") or 0)
+
+    @property
+    def folder(self) -> Path:
+        """Where the state is."""
+        return self._folder
+
+    @property
+    def uuid(self) -> str:
+        """The name of this store among all others; made by the first lease, and empty before."""
+        return str(self._meta("uuid") or "")
 
     def ledger_status(self) -> list[LedgerStatus]:
         """Count every ledger."""

@@ -1,13 +1,14 @@
 """Errors, sorted by who has to act.
 
-    error           who acts                                                     exit code
-    --------------  -----------------------------------------------------------  ---------
-    ConfigError     the operator, before anything is done or paid for            2
-    SafetyError     the operator, by confirming: the plan looks like an accident 4
-    TransientError  nobody: the same call again, after the wait it names         3, if it outlives the retries
-    RejectedError   the document's owner; the rest goes on                       1
-    SinkError       the operator, for one sink; the other sinks go on            3
-    LeaseError      nobody: another run has the state; come back later           75
+    error                who acts                                                     exit code
+    -------------------  -----------------------------------------------------------  ---------
+    ConfigError          the operator, before anything is done or paid for            2
+    SafetyError          the operator, by confirming: the plan looks like an accident 4
+    TransientError       nobody: the same call again, after the wait it names         3, if it outlives the retries
+    UnknownOutcomeError  nobody: look whether it was done, before doing it again      3, if it stays unknown
+    RejectedError        the document's owner; the rest goes on                       1
+    SinkError            the operator, for one sink; the other sinks go on            3
+    LeaseError           nobody: another run has the state; come back later           75
 
 Any other exception is a bug: it is not wrapped and not swallowed, and ends the run with a
 traceback. A message says what happened, to what, and what to do, in lower case, without a full stop.
@@ -57,6 +58,15 @@ class TransientError(ConnectorError):
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class UnknownOutcomeError(ConnectorError):
+    """The answer to a request that makes something was lost: it may have been made, and cost money, or not.
+
+    On purpose no TransientError: it is not safe to make the call again. Look by a list whether it was made.
+    """
+
+    exit_code = ExitCode.BEHIND
 
 
 class RejectedError(ConnectorError):

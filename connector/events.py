@@ -98,6 +98,117 @@ class LedgerVoided:
     documents: int
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingForeseen:
+    """The source was looked through for what is to be embedded, before any of it is paid for."""
+
+    texts: int
+    tokens: int
+    way: str  # see money.Way
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlanned:
+    """Texts were noted for a job, and written to a file for it. Nothing is paid for yet."""
+
+    token: str
+    texts: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """A job runs at the service."""
+
+    token: str
+    job_id: str
+    attempt: int
+    texts: int  # 0 where it was found at the service, and is not known here
+    tokens: int
+    adopted: bool  # it was running already: started before a crash, or by a call whose answer was lost
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """A job was looked at, and is not done yet."""
+
+    token: str
+    state: str  # see job_steps.State
+    job_id: str | None
+    fraction: float | None  # of the work that is done, where the service tells
+    age_seconds: float  # since it was planned
+
+
+@dataclass(frozen=True, slots=True)
+class JobInDoubt:
+    """The answer to the call that starts a job was lost. It is looked for before anything else is done."""
+
+    token: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobStored:
+    """The vectors of a job are in the vector store."""
+
+    token: str
+    texts: int
+    missing: int  # texts that the result has no sound vector for
+    left_out: int  # rows that are not of the job, or not sound
+    billed_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobAttemptLost:
+    """An attempt came to nothing; the job is tried again with a new dataset."""
+
+    token: str
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """A job was given up; its texts are to be embedded without one."""
+
+    token: str
+    texts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobDropped:
+    """A job was forgotten because its texts are not at hand any more; they are planned anew from the source."""
+
+    token: str
+    texts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobDuplicated:
+    """A second job on the same texts was found, and cancelled. What it did until then is charged."""
+
+    token: str
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobUrgent:
+    """An open job is so old that the service will soon delete what belongs to it."""
+
+    token: str
+    age_days: float
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetsCleaned:
+    """Datasets of ours that no job needs were deleted at the service."""
+
+    datasets: int
+
+
 Event: TypeAlias = (
     RunStarted
     | RowsListed
@@ -109,6 +220,18 @@ Event: TypeAlias = (
     | CallRetried
     | SinkStopped
     | LedgerVoided
+    | EmbeddingForeseen
+    | JobPlanned
+    | JobStarted
+    | JobProgress
+    | JobInDoubt
+    | JobStored
+    | JobAttemptLost
+    | JobFailed
+    | JobDropped
+    | JobDuplicated
+    | JobUrgent
+    | DatasetsCleaned
 )
 Emit: TypeAlias = Callable[[Event], None]
 

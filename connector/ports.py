@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .model import (
     Document,
@@ -91,6 +93,18 @@ class EmbedLimits:
 
     texts_per_call: int
     tokens_per_text: int  # more would be cut; passages are split so that none is
+    inputs_per_minute: int | None = None  # texts, of all threads together; None: as many as you like
+    tokens_per_minute: int | None = None  # the same, of tokens
+    counts_exactly: bool = True  # else `count_tokens` estimates, and whoever shows its sums says so
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What an embedder's service bills."""
+
+    per_million_tokens: float
+    currency: str  # "USD"
+    source: str  # whose word it is, and of when: "price list of 2026-11-20", "settings"
 
 
 class Embedder(Protocol):
@@ -124,6 +138,109 @@ class Embedder(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class BilledEmbedder(Embedder, Protocol):
+    """An embedder whose service wants to be paid."""
+
+    @property
+    def price(self) -> Price | None:
+        """What it bills; None if that is not known."""
+        ...
+
+    @property
+    def billed_tokens(self) -> int:
+        """What the service said that it bills for the calls to `embed` of this object; 0 if it does not say."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """What asynchronous jobs are good for, and what one may carry."""
+
+    texts_per_job: int  # what one failed job costs at most; hosted services have no limit of their own
+    bytes_per_job: int  # of the dataset as it is uploaded
+    open_jobs: int  # at one time
+    jobs_from: int  # so many missing texts go through jobs; fewer are embedded at once
+    settle_seconds: float  # how long a job that was accepted may be missing from the list
+    first_look_seconds: float = 2.0  # between two looks at a job: this at first,
+    longest_look_seconds: float = 30.0  # and this after a while
+
+
+class RemotePhase(StrEnum):
+    """How far a dataset or a job is, whatever words its service has for that."""
+
+    PENDING = "pending"
+    READY = "ready"  # a dataset was validated, a job is complete
+    FAILED = "failed"  # for good; cancelled and vanished ones too
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteDataset:
+    """A dataset at an embedding service."""
+
+    id: str
+    name: str
+    phase: RemotePhase
+    reason: str  # the service's words, of one that failed
+    created_at: float  # seconds since 1970, by the service's clock
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteJob:
+    """A job at an embedding service."""
+
+    id: str
+    name: str
+    dataset_id: str  # that it embeds
+    phase: RemotePhase
+    output_dataset_id: str | None  # of one that is ready
+    reason: str  # the service's words, of one that failed
+    billed_tokens: int | None  # where the service tells
+    created_at: float  # seconds since 1970, by the service's clock
+    fraction: float | None = None  # of the work that is done, where the service tells
+
+
+@runtime_checkable
+class JobEmbedder(Embedder, Protocol):
+    """An embedder that can also embed many texts in an asynchronous job.
+
+    It translates: one exchange a call, no retry, no memory. `connector.jobs` decides what is called when.
+
+    [J1] `start_job` is the one call that costs. It, and `create_dataset`, raise UnknownOutcomeError unless it is sure
+         that nothing was made; TransientError only then.
+    [J2] `jobs` lists every job that was accepted more than `settle_seconds` ago, with the dataset it embeds.
+    [J3] `results` gives each vector with the hash that was sent with its text: in any order, perhaps twice, never
+         under another hash; rows that it cannot read are left out. It may be asked again, from the beginning.
+    [J4] What is gone is None to `dataset` and `job`, and no error to `delete_dataset` and `cancel_job`.
+    [J5] A job is of the model, and gives the vectors, that `embed` gives for SEARCH_DOCUMENT.
+    """
+
+    @property
+    def job_limits(self) -> JobLimits: ...
+
+    def create_dataset(self, name: str, texts: Path) -> str:
+        """Upload a file of lines {"text": ..., "hash": "<32 hex digits>"}; give the dataset's id. Not billed."""
+        ...
+
+    def datasets(self, name_prefix: str) -> list[RemoteDataset]: ...
+
+    def dataset(self, id: str) -> RemoteDataset | None: ...
+
+    def delete_dataset(self, id: str) -> None: ...
+
+    def start_job(self, dataset_id: str, name: str) -> str: ...
+
+    def jobs(self) -> list[RemoteJob]: ...
+
+    def job(self, id: str) -> RemoteJob | None: ...
+
+    def cancel_job(self, id: str) -> None: ...
+
+    def results(self, output_dataset_id: str) -> Iterator[tuple[list[bytes], Vectors]]:
+        """Read a ready job's vectors, some at a time: their hashes, and an array of shape (n, dimension)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
