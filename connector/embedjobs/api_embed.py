@@ -84,7 +84,7 @@ def router(
             model=model,
             input_type=_input_type(request, model),
             texts=_checked(request.texts or [], max_texts),
-            truncate=request.truncate,
+            truncate=request.truncate or Truncate.END,
             types=request.embedding_types or (),
             warning=warning,
         )
@@ -100,11 +100,11 @@ def router(
             model=model,
             input_type=_input_type(request, model),
             texts=_checked(_texts_of(request), max_texts),
-            truncate=request.truncate,
+            truncate=request.truncate or Truncate.END,
             types=request.embedding_types or (Form.FLOAT,),
             warning=warning,
             max_tokens=request.max_tokens,
-            priority=request.priority,
+            priority=request.priority or 0,
         )
         return await embed(asked)
 

@@ -24,9 +24,9 @@ from .values import Job, JobStatus, Progress
 if TYPE_CHECKING:
     from .rows import Fields
 
-CHARACTERS_PER_CALL = 16_384
-"""A block is embedded in calls of about that much, 4000 tokens: a stop, a cancel and a request to /embed wait for one
-of them at most, two seconds of two cores."""
+CHARACTERS_PER_CALL = 32_768
+"""A block is embedded in calls of about that much, 8000 tokens: a stop or a cancel waits for one of them at most, two
+to four seconds of two cores. Larger ones pad less: 1.8 % more than a whole block at half of it, 0.6 % at twice."""
 CHARACTERS_PER_TOKEN = 4  # of English; a longer text than the model reads takes no longer
 
 

@@ -94,6 +94,12 @@ Parts: TypeAlias = "Mapping[str, tuple[Part, ...]]"
 """By the id of their owner."""
 
 BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+# Made here, by whoever imports this: msgspec 0.22 crashes the process (SIGSEGV, one time in five where it was tried) if
+# two threads are the first to decode the same type with enums.
+_STRINGS: Final = msgspec.json.Decoder(tuple[str, ...])
+_DATASET_OPTIONS: Final = msgspec.json.Decoder(DatasetOptions)
+_JOB_OPTIONS: Final = msgspec.json.Decoder(JobOptions)
+
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -177,7 +183,7 @@ def as_parts(rows: Iterable[Row]) -> dict[str, tuple[Part, ...]]:
     """Group rows of `part`, which are in order, by their owners."""
     return {
         owner: tuple(
-            Part(name, number, size_bytes, count, msgspec.json.decode(samples, type=tuple[str, ...]))
+            Part(name, number, size_bytes, count, _STRINGS.decode(samples))
             for _, number, name, size_bytes, count, samples in group
         )
         for owner, group in groupby(rows, key=lambda row: str(row[0]))
@@ -194,11 +200,11 @@ def as_dataset(row: Row, parts: Parts) -> Dataset:
         created_at=as_time(created_at),
         updated_at=as_time(updated_at),
         status=ValidationStatus(status),
-        options=msgspec.json.decode(options, type=DatasetOptions),
+        options=_DATASET_OPTIONS.decode(options),
         file_name=file_name,
         original=original,
         error=error,
-        warnings=msgspec.json.decode(warnings, type=tuple[str, ...]),
+        warnings=_STRINGS.decode(warnings),
         schema=schema,
         parts=parts.get(id, ()),
     )
@@ -209,7 +215,7 @@ def as_job(row: Row, parts: Parts) -> Job:
     id, options, status, created_at, updated_at, input, output, count, blocks, done, tokens, error = row
     return Job(
         id=id,
-        options=msgspec.json.decode(options, type=JobOptions),
+        options=_JOB_OPTIONS.decode(options),
         status=JobStatus(status),
         created_at=as_time(created_at),
         updated_at=as_time(updated_at),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 from uuid import uuid4
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, Field, StrictInt, StringConstraints
+from pydantic import BaseModel, Field, StrictInt, StringConstraints
 
 from .decimals import shortest
 from .quantization import base64_of, forms
@@ -44,20 +44,18 @@ class ImageInput(StrEnum):
     IMAGE = "image"
 
 
-def _or(default: object) -> BeforeValidator:
-    """Take null for what is not said: SDKs send an argument that is None so."""
-    return BeforeValidator(lambda value: default if value is None else value)
-
-
 class EmbedRequest(BaseModel):
-    """What to embed, and how. Fields that are not listed are ignored, as the hosted service does."""
+    """What to embed, and how. Fields that are not listed are ignored, as the hosted service does.
+
+    Null is what is not said: SDKs send an argument that is None so.
+    """
 
     texts: list[str] | None = Field(default=None, description="1 to 96 of them, none empty")
     images: list[str] | None = Field(default=None, description="Refused: the models take texts only")
     input_type: InputType | ImageInput
     embedding_types: list[Form] | None = None
-    truncate: Annotated[Truncate, _or(Truncate.END)] = Field(
-        default=Truncate.END, description="Which end of a text that is too long is left out"
+    truncate: Truncate | None = Field(
+        default=None, description="Which end of a text that is too long is left out: END, if it is not said"
     )
 
 
@@ -97,8 +95,8 @@ class EmbedV2Request(EmbedRequest):
         default=None, ge=1, description="A text of more tokens is refused, unless the model itself takes no more"
     )
     output_dimension: int | None = Field(default=None, description="The model's own, or left out")
-    priority: Annotated[int, _or(0)] = Field(
-        default=0, ge=0, le=LOWEST_PRIORITY, description="Of requests that wait, 0 is the first"
+    priority: int | None = Field(
+        default=None, ge=0, le=LOWEST_PRIORITY, description="Of requests that wait, 0 is the first, and the default"
     )
 
 
