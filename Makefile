@@ -5,6 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 DEMO   := build/demo
+# Older SDKs, each in a folder of its own beside the one in the environment: the self-hosted service is held to all of them.
+# The first needs a package that the later ones do not.
+SDKS   := cohere==5.15.0+httpx-sse==0.4.0 cohere==6.1.0
 
 .PHONY: help setup demo check test format bench clean
 
@@ -17,6 +20,10 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@for sdk in $(SDKS); do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+			--target "$(VENV)/sdk/$${sdk%%+*}" $$(echo $$sdk | tr + ' ') || exit; \
+	done
 	@touch $(READY)
 
 demo: $(READY)  ## sync this project's own documentation, edit a file, sync again, search

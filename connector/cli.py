@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import click
 
 from . import __version__, terminal
+from .cli_embed_jobs import embed_jobs
+from .cli_jobs import jobs, query_config
 from .errors import ConfigError, ConnectorError
 from .starter import starter
 
@@ -59,8 +61,8 @@ class Commands(click.Group):
             if ctx.meta["json"]:
                 _fail(ctx, error.format_message(), error.exit_code)
             raise
-        except KeyboardInterrupt:
-            _fail(ctx, "stopped; nothing is lost, run again", INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            _fail(ctx, str(stop) or "stopped; nothing is lost, run again", INTERRUPTED)
         except BrokenPipeError:
             _discard_output()
             ctx.exit(OUTPUT_CLOSED)
@@ -177,10 +179,21 @@ def plan(ctx: click.Context, verbose: bool, as_json: bool) -> None:
 @main.command()
 @click.option("--confirm-deletes", type=click.IntRange(min=0), metavar="N", help="Let up to N documents be deleted.")
 @click.option("--accept-reembed", is_flag=True, help="Embed everything anew: the embedder or the splitter changed.")
-@click.option("--yes", is_flag=True, help="For scripts: confirm what a paid run asks. No run asks anything yet.")
+@click.option("--max-tokens", type=click.IntRange(min=0), metavar="N", help="Stop before more tokens are embedded.")
+@click.option("--max-cost", type=click.FloatRange(min=0), metavar="X", help="Stop before embedding costs more.")
+@click.option("--yes", is_flag=True, help="Confirm what a first run costs, where it would ask.")
 @json_option
 @click.pass_context
-def sync(ctx: click.Context, confirm_deletes: int | None, accept_reembed: bool, yes: bool, as_json: bool) -> None:  # noqa: ARG001 - `yes` is taken so that scripts can pass it today
+def sync(
+    ctx: click.Context,
+    *,
+    confirm_deletes: int | None,
+    accept_reembed: bool,
+    max_tokens: int | None,
+    max_cost: float | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Bring every index to what the documents are now."""
     import gc
 
@@ -190,7 +203,13 @@ def sync(ctx: click.Context, confirm_deletes: int | None, accept_reembed: bool, 
 
     with terminal.progress() as emit:
         report = composition.sync(
-            _settings(ctx), confirm_deletes=confirm_deletes, accept_reembed=accept_reembed, emit=emit
+            _settings(ctx),
+            confirm_deletes=confirm_deletes,
+            accept_reembed=accept_reembed,
+            max_tokens=max_tokens,
+            max_cost=max_cost,
+            confirm_cost=yes,
+            emit=emit,
         )
     if as_json:
         _print_json(report.as_json())
@@ -263,3 +282,8 @@ def explain(ctx: click.Context, document_id: str, as_json: bool) -> None:
         _print_json(found.as_json())
     else:
         terminal.say_all(terminal.explanation_lines(found))
+
+
+main.add_command(embed_jobs)
+main.add_command(jobs)
+main.add_command(query_config)

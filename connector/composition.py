@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 from . import engine
 from .checkpoint import Checkpoints
@@ -12,28 +13,47 @@ from .config import Settings, canonical
 from .engine import Options, Parts
 from .errors import ConfigError
 from .events import Emit, ignore
+from .money import Ceilings
 from .passages import PassageSplitter
 from .plugins import BuildContext
 from .ports import Embedder, Sink
 from .report import PlanReport, Report
 from .vectors import SqliteVectors
 
+N = TypeVar("N", int, float)
+
 
 def sync(
-    settings: Settings, *, confirm_deletes: int | None = None, accept_reembed: bool = False, emit: Emit | None = None
+    settings: Settings,
+    *,
+    confirm_deletes: int | None = None,
+    accept_reembed: bool = False,
+    max_tokens: int | None = None,
+    max_cost: float | None = None,
+    confirm_cost: bool = False,
+    emit: Emit | None = None,
 ) -> Report:
     """Bring every sink to what the source has now. The report says how it ended, also where something is left undone.
 
     `confirm_deletes` lets up to so many documents be deleted where the guard would ask, and
-    `accept_reembed` a changed embedder or splitter embed everything anew. `emit` is told what
-    happens as it happens, one event at a time, from any thread.
+    `accept_reembed` a changed embedder or splitter embed everything anew. `max_tokens` and `max_cost` are
+    ceilings, where lower ones are not in the settings; a first run that costs more than the settings let it
+    asks, unless `confirm_cost`. `emit` is told what happens as it happens, one event at a time, from any thread.
 
     Raises:
         ConfigError: something cannot work as the settings say; nothing was embedded.
         SafetyError: every document would be embedded anew, and that was not accepted.
         LeaseError: another run has the state; come back later.
     """
-    options = _options(settings, confirm_deletes=confirm_deletes, accept_reembed=accept_reembed)
+    ceilings = Ceilings(
+        max_tokens=_lower(max_tokens, settings.sync.max_tokens),
+        max_cost=_lower(max_cost, settings.sync.max_cost),
+        ask_above_cost=settings.sync.ask_above_cost,
+        confirmed=confirm_cost,
+    )
+    options = replace(
+        _options(settings), confirm_deletes=confirm_deletes, accept_reembed=accept_reembed, ceilings=ceilings
+    )
     with open_parts(settings) as parts:
         return engine.sync(parts, options, emit=emit or ignore)
 
@@ -44,12 +64,15 @@ def plan_sync(settings: Settings, *, verbose: bool = False, emit: Emit | None = 
         return engine.plan(parts, _options(settings), verbose=verbose, emit=emit or ignore)
 
 
-def _options(settings: Settings, *, confirm_deletes: int | None = None, accept_reembed: bool = False) -> Options:
+def _lower(one: N | None, other: N | None) -> N | None:
+    """Give the lower of two ceilings, either of which may not be there."""
+    return min((it for it in (one, other) if it is not None), default=None)
+
+
+def _options(settings: Settings) -> Options:
     return Options(
         max_delete_fraction=settings.sync.max_delete_fraction,
         min_delete_count=settings.sync.min_delete_count,
-        confirm_deletes=confirm_deletes,
-        accept_reembed=accept_reembed,
         keep_vectors=settings.state.keep,
         max_vector_bytes=settings.state.max_bytes,
     )

@@ -40,7 +40,8 @@ from .plugins import EmbedderSettings, PluginSettings, Role, SinkSettings, Sourc
 
 PREFIX: Final = "VECTOR_SYNC_"
 DELIMITER: Final = "__"
-SECTIONS: Final = ("source", "embedder", "sinks", "state", "sync")
+HOSTED_URL: Final = "https://api.cohere.com"
+SECTIONS: Final = ("source", "embedder", "sinks", "state", "sync", "embed_jobs")
 BASES: Final[Mapping[Role, type]] = {"sources": SourceSettings, "embedders": EmbedderSettings, "sinks": SinkSettings}
 SINK_NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 LISTS: Final[frozenset[object]] = frozenset({list, tuple, set, frozenset, Sequence})
@@ -75,6 +76,62 @@ class SyncSettings(BaseModel):
     name: str = Field(default="default", min_length=1, description="marks this sync's records in a shared collection")
     max_delete_fraction: float = Field(default=0.1, ge=0, le=1, description="of a sink's documents, per run")
     min_delete_count: int = Field(default=20, ge=0, description="that many documents may always be deleted")
+    max_tokens: int | None = Field(default=None, ge=0, description="that a run may have embedded; none by default")
+    max_cost: float | None = Field(default=None, ge=0, description="the same, in the price's currency")
+    ask_above_cost: float | None = Field(default=1.0, ge=0, description="a first run that costs more asks")
+
+
+class EmbedJobsSettings(BaseModel):
+    """The self-hosted Embed Jobs service. A sync does not read this section, and the service reads no other."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    host: str = Field(default="127.0.0.1", description="where it listens; anything but this machine needs a key")
+    port: int = Field(default=8080, ge=0, le=65535, description="0 takes a free one, and says which")
+    path: Path = Field(default=Path("embed-jobs"), description="folder of its datasets, jobs and results")
+    api_key: SecretStr | None = Field(default=None, description="what clients must send; none by default")
+    public_url: str | None = Field(
+        default=None,
+        description="how clients reach it, for links to results; by default, what they called it by",
+    )
+    aliases: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="other names that clients may ask for, each with the model that answers; none by default",
+    )
+    threads: int = Field(default=0, ge=0, description="CPU threads for one forward; 0 takes all cores it may run on")
+    retention_days: int = Field(default=30, ge=1, description="datasets and results older than that are deleted")
+    max_dataset_bytes: int = Field(default=1_500_000_000, ge=1, description="of one upload")
+    max_storage_bytes: int = Field(default=10_000_000_000, ge=1, description="of all datasets and results")
+    max_open_jobs: int = Field(default=100, ge=1, description="more are answered with 429, and welcome later")
+    max_queued_datasets: int = Field(default=100, ge=1, description="the same, for uploads that wait for validation")
+
+    @classmethod
+    def load(cls, path: Path, given: Table) -> EmbedJobsSettings:
+        """Read a file's [embed_jobs], if there is such a file, the environment over it, and `given` over both.
+
+        Paths in the file and the environment start at the file's folder, those in `given` where the process is.
+        """
+        reader = _Reader(base_path=path.absolute().parent, file=str(path), variables=_variables())
+        return reader.read_embed_jobs(_read_toml(path) if path.exists() else {}, given)
+
+
+class CohereAccess(BaseModel):
+    """Which service speaks Cohere's API, and the key for it: as options, or where Cohere's own SDK looks for them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    url: str
+    api_key: SecretStr | None
+
+    @classmethod
+    def load(cls, *, url: str | None, api_key_file: Path | None) -> CohereAccess:
+        """Take what is given, else CO_API_URL, and CO_API_KEY or COHERE_API_KEY; ConfigError if the file has no key."""
+        variables = EnvSettingsSource(Settings).env_vars
+        key = variables.get("co_api_key") or variables.get("cohere_api_key")
+        return cls(
+            url=url or variables.get("co_api_url") or HOSTED_URL,
+            api_key=read_secret(api_key_file, "--api-key-file") if api_key_file else SecretStr(key) if key else None,
+        )
 
 
 class Settings(BaseSettings):
@@ -141,6 +198,22 @@ def canonical(section: PluginSettings) -> str:
     return json.dumps(kept, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
+def read_secret(path: Path, where: str) -> SecretStr:
+    """Read a secret from a file of its own, without the line break that ends it.
+
+    ConfigError says `where` the path was read, and not the path, as that may be the secret itself.
+    """
+    try:
+        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(f"{where} names a file that cannot be read: {_strerror(error)}") from None
+    except ValueError:
+        raise ConfigError(f"{where} names a file that is not UTF-8 text") from None
+    if not secret:
+        raise ConfigError(f"{where} names an empty file")
+    return SecretStr(secret)
+
+
 def _read_toml(path: Path) -> Table:
     if not path.exists():
         raise ConfigError(f"{path} does not exist; run `vector-sync init` to write one, or name yours with --config")
@@ -193,6 +266,14 @@ class _Reader:
         if self._problems:
             raise ConfigError("\n".join(self._problems))
         return made
+
+    def read_embed_jobs(self, written: Table, given: Table) -> EmbedJobsSettings:
+        """Make the one section that the service reads, or raise one ConfigError with a line for each problem."""
+        made = self._section(EmbedJobsSettings, ("embed_jobs",), written.get("embed_jobs", {}))
+        if made is None or self._problems:
+            raise ConfigError("\n".join(self._problems))
+        path = (self._base_path / made.path.expanduser()).absolute()
+        return EmbedJobsSettings.model_validate(made.model_dump() | {"path": path} | dict(given))
 
     def _check_section_names(self, written: Table) -> None:
         for name in written:
@@ -286,14 +367,9 @@ class _Reader:
             is_twice = (*at, f"{name}_file") in self._variables
             return f"{where} and {_variable((*at, name))} are both set; unset one of them" if is_twice else None
         try:
-            secret = (self._base_path / str(file)).read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError as error:
-            return f"{where} names a file that cannot be read: {_strerror(error)}"
-        except ValueError:
-            return f"{where} names a file that is not UTF-8 text"
-        if not secret:
-            return f"{where} names an empty file"
-        values[name] = secret
+            values[name] = read_secret(self._base_path / str(file), where).get_secret_value()
+        except ConfigError as error:
+            return str(error)
         return None
 
     def _lines(self, error: ValidationError, model: type[BaseModel], at: Key, told: Iterable[str]) -> Iterator[str]:

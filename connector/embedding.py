@@ -15,6 +15,8 @@ import numpy as np
 from .errors import RejectedError
 from .events import Emit, TextsEmbedded
 from .model import InputType
+from .money import Spending
+from .pace import Pace
 from .ports import Embedder, VectorStore
 from .retry import Retry
 
@@ -39,6 +41,8 @@ class Embedding:
     vectors: VectorStore
     retry: Retry
     emit: Emit
+    spending: Spending = field(default_factory=lambda: Spending(None))
+    pace: Pace | None = None
     texts_embedded: int = field(default=0, init=False)
     texts_reused: int = field(default=0, init=False)
     tokens_embedded: int = field(default=0, init=False)
@@ -48,6 +52,7 @@ class Embedding:
 
         Raises:
             TransientError: the embedder's failure outlived the retries; what was embedded is kept.
+            SafetyError: the next call would pass the ceiling of what may be spent; the same.
         """
         found = dict(self.vectors.get(list(texts)))
         reused = len(found)
@@ -74,10 +79,10 @@ class Embedding:
     ) -> list[tuple[bytes, Vectors]]:
         """Embed and store one call; halve it down to the texts that can never be embedded."""
         sent = [texts[hash].text for hash in call]
+        tokens = sum(texts[hash].tokens for hash in call)
+        self.spending.allow(tokens)
         try:
-            vectors = self.retry(
-                f"embed {len(sent)} texts", lambda: self.embedder.embed(sent, InputType.SEARCH_DOCUMENT), self.emit
-            )
+            vectors = self.retry(f"embed {len(sent)} texts", lambda: self._call(sent, tokens), self.emit)
             self._demand_sound(vectors, len(sent))
         except RejectedError as error:
             if len(call) == 1:
@@ -85,8 +90,15 @@ class Embedding:
                 return []
             middle = len(call) // 2
             return self._embed(call[:middle], texts, refused) + self._embed(call[middle:], texts, refused)
+        self.spending.add(tokens)
         self.vectors.put(call, vectors)
         return list(zip(call, vectors, strict=True))
+
+    def _call(self, sent: Sequence[str], tokens: int) -> Vectors:
+        """Make one call, at the pace that the service allows."""
+        if self.pace is not None:
+            self.pace.wait(len(sent), tokens)
+        return self.embedder.embed(sent, InputType.SEARCH_DOCUMENT)
 
     def _demand_sound(self, vectors: Vectors, count: int) -> None:
         if vectors.shape != (count, self.embedder.dimension):

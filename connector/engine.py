@@ -1,5 +1,6 @@
 """Bring every sink to what the source has now. Start reading here.
 
+    ahead       where embedding costs: what is missing, is that meant, and jobs for what is much
     survey      what differs from each sink's ledger, in groups of documents
     embedding   a vector for each text that needs one: from the store, or from the embedder into it
     delivery    begin, upsert, delete leftovers, commit: for each sink in a lane of its own
@@ -15,19 +16,24 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .ahead import Ahead, Missing, foresee, price_of, texts_to_write
 from .checkpoint import Checkpoints
 from .delivery import Delivery, chunks
-from .embedding import Embedding, Text
-from .errors import SafetyError, TransientError
+from .embedding import Embedding
+from .errors import SafetyError, TransientError, UnknownOutcomeError
 from .events import Emit, Event, LedgerVoided, RunStarted, ignore
+from .job_book import JobBook
+from .jobs import Jobs, Outcome
 from .lanes import Lane
+from .money import Ceilings, Spending, cost
+from .pace import Pace
 from .passages import PassageSplitter
 from .plan import Change, DeleteGuard, Recipe
-from .ports import Embedder, Sink, Source
+from .ports import BilledEmbedder, Embedder, JobEmbedder, Sink, Source
 from .report import PlannedDocument, PlanReport, Report, SinkPlan
 from .retry import Retry
 from .survey import Survey, Update
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
     from .model import Vectors
 
 DOCUMENTS_PER_DELETION = 1000
+JOBS_FOLDER = "jobs"  # of the state: the texts that wait for their jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ class Options:
     accept_reembed: bool = False  # the embedder or the splitter changed, and that is meant
     keep_vectors: Keep = "all"
     max_vector_bytes: int | None = None
+    ceilings: Ceilings = field(default_factory=Ceilings)  # what embedding may cost
     threads: bool = True  # one for each sink that is a service; without, a run is the same each time
 
     @property
@@ -94,6 +102,7 @@ def sync(
     """
     run = _Run(parts, options, retry, _one_at_a_time(emit), clock)
     run.prepare()
+    run.embed_ahead()
     with ExitStack() as open_lanes:
         lanes = {
             sink.name: open_lanes.enter_context(
@@ -113,8 +122,19 @@ class _Run:
     def __init__(self, parts: Parts, options: Options, retry: Retry, emit: Emit, clock: Callable[[], float]) -> None:
         self.parts, self.options, self.emit, self.clock = parts, options, emit, clock
         self.started = clock()
+        self.retry = retry
         self.tally = Tally()
-        self.embedding = Embedding(parts.embedder, parts.vectors, retry, emit)
+        self.ahead: Ahead | None = None
+        self.objection: str | None = None  # why the run stops to ask before it embeds more
+        self.spending = Spending(options.ceilings.tokens(price_of(parts.embedder)))
+        self.embedding = Embedding(
+            parts.embedder,
+            parts.vectors,
+            retry,
+            emit,
+            self.spending,
+            Pace(parts.embedder.limits, clock=clock, sleep=retry.sleep),
+        )
         self.deliveries = {
             sink.name: Delivery(sink, parts.embedder.dimension, parts.checkpoints, retry, emit) for sink in parts.sinks
         }
@@ -139,11 +159,51 @@ class _Run:
         self.survey = _survey(parts, self.emit)
         self.emit(RunStarted(self.run_id, {name: len(s.known) for name, s in self.survey.sightings.items()}))
 
+    def embed_ahead(self) -> None:
+        """Where embedding costs, see what it is going to be before it begins; what is much goes through jobs now."""
+        parts = self.parts
+        jobs = self._jobs()
+        if jobs is None and not isinstance(parts.embedder, BilledEmbedder):
+            return
+        self.ahead = Ahead(
+            parts.embedder,
+            parts.vectors,
+            jobs,
+            spool=parts.checkpoints.folder,
+            ceilings=self.options.ceilings,
+            spending=self.spending,
+            emit=self.emit,
+        )
+        is_first = not any(parts.checkpoints.count(name) for name in self.deliveries)
+        try:
+            self.ahead.embed(lambda: _survey(parts, ignore).groups(), first_run=is_first)
+        except SafetyError as error:
+            self.objection = str(error)
+        except (TransientError, UnknownOutcomeError) as error:
+            self.survey.break_off(error)
+
+    def _jobs(self) -> Jobs | None:
+        embedder, checkpoints = self.parts.embedder, self.parts.checkpoints
+        if not isinstance(embedder, JobEmbedder):
+            return None
+        return Jobs(
+            embedder,
+            JobBook(checkpoints),
+            self.parts.vectors,
+            checkpoints.folder / JOBS_FOLDER,
+            retry=self.retry,
+            emit=self.emit,
+            monotonic=self.clock,
+            sleep=self.retry.sleep,
+        )
+
     def bring_what_differs(self, lanes: Mapping[str, Lane]) -> None:
-        """Embed and deliver, group by group, until the source is walked or nobody listens."""
+        """Embed and deliver, group by group, until the source is walked, nobody listens or no more may be spent."""
+        if self.objection or self.survey.error:
+            return
         try:
             for group in self.survey.groups():
-                vectors, refused = self.embedding.embed(_texts_to_write(group))
+                vectors, refused = self.embedding.embed(texts_to_write(group))
                 updates = [_refuse(update, refused) for update in group] if refused else group
                 self.tally.add(updates)
                 for name, delivery in self.deliveries.items():
@@ -153,6 +213,9 @@ class _Run:
                     break
         except TransientError as error:  # the source or the embedder gave up; what was delivered stays
             self.survey.break_off(error)
+        except SafetyError as error:
+            self.objection = str(error)
+            self.survey.break_off(None)
         for lane in lanes.values():
             lane.drain()
 
@@ -193,15 +256,31 @@ class _Run:
                 checkpoints.keep_known(name, survey.sightings[name].still_valid(delivery.committed))
         if not behind:
             self.parts.vectors.prune(keep=self.options.keep_vectors, max_bytes=self.options.max_vector_bytes)
+        by_jobs = self.ahead.outcome if self.ahead else Outcome()
+        price = price_of(parts_embedder := self.parts.embedder)
+        billed = None
+        if isinstance(parts_embedder, BilledEmbedder):
+            billed = parts_embedder.billed_tokens + by_jobs.billed_tokens
         report = Report(
             counts=counts,
-            texts_embedded=self.embedding.texts_embedded,
-            texts_reused=self.embedding.texts_reused,
-            tokens_embedded=self.embedding.tokens_embedded,
+            texts_embedded=self.embedding.texts_embedded + by_jobs.stored_texts,
+            texts_reused=self.embedding.texts_reused - by_jobs.stored_texts,
+            texts_by_jobs=by_jobs.stored_texts,
+            tokens_embedded=self.embedding.tokens_embedded + by_jobs.stored_tokens,
+            tokens_billed=billed,
+            cost=None if billed is None else cost(billed, price),
+            currency=price.currency if price else None,
             sinks={name: delivery.report() for name, delivery in self.deliveries.items()},
             seconds=self.clock() - self.started,
-            exit_code=exit_code(rejected=counts.rejected, behind=behind, objection=departures.objection),
-            problems=(*_source_problems(survey, counts.rejected), *self._sink_problems(), *_objections(departures)),
+            exit_code=exit_code(
+                rejected=counts.rejected, behind=behind, objection=self.objection or departures.objection
+            ),
+            problems=(
+                *([] if self.objection else _source_problems(survey, counts.rejected)),
+                *self._sink_problems(),
+                *_objections(departures),
+                *([self.objection] if self.objection else []),
+            ),
             run_id=self.run_id,
         )
         checkpoints.end_run(self.run_id, time.time(), report.exit_code, report.as_json())
@@ -236,16 +315,12 @@ def plan(
     anew = frozenset(name for name, incarnation in held.items() if incarnation != checkpoints.incarnation(name))
     survey = _survey(parts, emit, anew)
     tally = Tally()
-    missing: dict[bytes, int] = {}  # the tokens of each text to embed
-    needed = 0
+    missing = Missing(parts.vectors)
     upserts: dict[str, int] = dict.fromkeys(held, 0)
     leftovers: dict[str, int] = dict.fromkeys(held, 0)
     documents: list[PlannedDocument] = []
     for group in survey.groups():
-        texts = _texts_to_write(group)
-        absent = parts.vectors.missing(list(texts))
-        needed += len([hash for hash in texts if hash not in missing])
-        missing |= {hash: texts[hash].tokens for hash in absent}
+        missing.add(texts_to_write(group))
         tally.add(group)
         for name in held:
             for change in tally.due(name, group):
@@ -261,11 +336,13 @@ def plan(
         documents += [PlannedDocument(place, "rejected", why) for place, why in survey.unreadable + survey.duplicates]
     counts = tally.counts(survey, replace(departures, objection=None))  # what a sync would ask about counts, too
     reembed = None if options.accept_reembed else reembed_objection(parts)
+    forecast = foresee(parts.embedder, missing)
     return PlanReport(
         counts=counts,
-        texts_to_embed=len(missing),
-        texts_reused=needed - len(missing),
-        tokens_to_embed=sum(missing.values()),
+        texts_to_embed=missing.texts,
+        texts_reused=missing.reused,
+        tokens_to_embed=missing.tokens,
+        forecast=forecast,
         sinks={
             name: SinkPlan(
                 upserts[name],
@@ -303,15 +380,6 @@ def reembed_objection(parts: Parts) -> str | None:
 def _survey(parts: Parts, emit: Emit, anew: frozenset[str] = frozenset()) -> Survey:
     names = [sink.name for sink in parts.sinks]
     return Survey(parts.source, parts.splitter, parts.recipe, parts.checkpoints, names, emit, anew)
-
-
-def _texts_to_write(group: Iterable[Update]) -> dict[bytes, Text]:
-    """The texts whose vectors some sink needs, by their hashes."""
-    return {
-        update.wanted.text_hashes[index]: Text(update.wanted.texts[index], update.wanted.tokens[index])
-        for update in group
-        for index in {index for change in update.changes.values() for index in change.upserts}
-    }
 
 
 def _refuse(update: Update, refused: Mapping[bytes, str]) -> Update:

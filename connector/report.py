@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 
 from .errors import ExitCode
 from .model import JsonValue
+from .money import Forecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,10 @@ class Report:
     exit_code: ExitCode
     problems: tuple[str, ...] = ()  # one clear line each: why the exit code is not 0
     run_id: int = 0
+    texts_by_jobs: int = 0  # of those embedded
+    tokens_billed: int | None = None  # as the service told; None where nothing is billed
+    cost: float | None = None  # of those, at the price that is known
+    currency: str | None = None
 
     def as_json(self) -> dict[str, JsonValue]:
         """Flatten the counts; everything is a plain JSON value."""
@@ -65,6 +70,10 @@ class Report:
             "texts_embedded": self.texts_embedded,
             "texts_reused": self.texts_reused,
             "tokens_embedded": self.tokens_embedded,
+            "texts_by_jobs": self.texts_by_jobs,
+            "tokens_billed": self.tokens_billed,
+            "cost": self.cost,
+            "currency": self.currency,
             "sinks": {name: asdict(sink) for name, sink in self.sinks.items()},
             "seconds": round(self.seconds, 3),
             "exit_code": int(self.exit_code),
@@ -98,6 +107,7 @@ class PlanReport:
     texts_to_embed: int
     texts_reused: int
     tokens_to_embed: int
+    forecast: Forecast
     sinks: dict[str, SinkPlan]
     seconds: float
     exit_code: ExitCode  # of the plan itself: 4 if a sync would stop and ask
@@ -111,6 +121,7 @@ class PlanReport:
             "texts_to_embed": self.texts_to_embed,
             "texts_reused": self.texts_reused,
             "tokens_to_embed": self.tokens_to_embed,
+            "embedding": self.forecast.as_json(),
             "sinks": {name: asdict(sink) for name, sink in self.sinks.items()},
             "seconds": round(self.seconds, 3),
             "exit_code": int(self.exit_code),

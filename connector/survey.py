@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import numpy as np
 
-from .errors import TransientError
+from .errors import TransientError, UnknownOutcomeError
 from .events import Emit, PlaceUnreadable, RowsListed
 from .fingerprints import HashSet, Known, Sightings, hash_ids
 from .model import Document, DocumentId, DocumentRef, Entry, ListingComplete, Rejection, Unreadable
@@ -76,7 +76,7 @@ class Survey:
     sightings: dict[str, Sightings] = field(default_factory=dict, init=False)
     live: int = field(init=False)  # documents of the largest ledger
     complete: bool = field(default=False, init=False)
-    error: TransientError | None = field(default=None, init=False)  # why it is not complete
+    error: TransientError | UnknownOutcomeError | None = field(default=None, init=False)  # why it is not complete
     rows: int = field(default=0, init=False)
     rows_known: int = field(default=0, init=False)
     unchanged: int = field(default=0, init=False)  # parsed, and found as it was
@@ -135,7 +135,7 @@ class Survey:
         except TransientError as error:
             self.break_off(error)
 
-    def break_off(self, error: TransientError) -> None:
+    def break_off(self, error: TransientError | UnknownOutcomeError | None) -> None:
         """Note that the walk did not come to its end, so what it did not show may still be there."""
         self.error = error
         self.complete = False

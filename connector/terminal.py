@@ -18,27 +18,51 @@ from typing import TYPE_CHECKING
 from .errors import ExitCode
 from .events import (
     CallRetried,
+    DatasetsCleaned,
     DocumentsCommitted,
     DocumentsDeleted,
+    EmbeddingForeseen,
     Emit,
     Event,
+    JobAttemptLost,
+    JobDropped,
+    JobDuplicated,
+    JobFailed,
+    JobInDoubt,
+    JobProgress,
+    JobStarted,
+    JobStored,
+    JobUrgent,
     LedgerVoided,
     RowsListed,
     RunStarted,
     SinkStopped,
     TextsEmbedded,
 )
+from .money import Forecast, Way, money, tokens_in_words
 from .report import Counts, PlanReport, Report
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .checkpoint import Run
     from .inspection import Check, Explanation, Status
     from .model import Hit
 
 SECONDS_BETWEEN_LINES = 5.0
 EXCERPT_CHARACTERS = 300
+SECONDS_PER_MINUTE = 60.0
+SECONDS_PER_HOUR = 3_600.0
+SECONDS_PER_DAY = 24 * SECONDS_PER_HOUR
 
+WAYS = {"now": "at once", "jobs": "by embed jobs"}
+STAGES_OF_A_JOB = {
+    "planned": "waits for its turn",
+    "uploaded": "its texts are being validated",
+    "submitting": "looking whether it was started",
+}
+RUN_COUNTS = ("added", "changed", "deleted", "rejected")
+BILL = ("by jobs", "tokens billed", "cost")
 HOW_IT_ENDED = {
     ExitCode.IN_STEP: "in step",
     ExitCode.REJECTED: "in step but for the rejected",
@@ -57,6 +81,22 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def duration(seconds: float) -> str:
+    """Write how long something lasts in the unit that fits: "40 s", "12 min", "5.2 h", "3.0 days"."""
+    if seconds < SECONDS_PER_MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < SECONDS_PER_HOUR:
+        return f"{seconds / SECONDS_PER_MINUTE:.0f} min"
+    if seconds < 2 * SECONDS_PER_DAY:
+        return f"{seconds / SECONDS_PER_HOUR:.1f} h"
+    return f"{seconds / SECONDS_PER_DAY:.1f} days"
+
+
+def amount(cost: float, currency: str) -> str:
+    """Write a sum of money: with cents, or small as it is."""
+    return f"{cost:,.{2 if cost >= 1 or not cost else 4}f} {currency}"
+
+
 # --- progress ---------------------------------------------------------------------------------------
 
 
@@ -69,6 +109,7 @@ class SoFar:
     texts: int = 0
     records: dict[str, int] = field(default_factory=dict)  # by sink
     deleted: dict[str, int] = field(default_factory=dict)  # documents, by sink
+    jobs: dict[str, str] = field(default_factory=dict)  # by token: how each open one is
 
     def add(self, event: Event) -> str | None:
         """Count an event; some are worth a line at once."""
@@ -92,15 +133,63 @@ class SoFar:
             case LedgerVoided(sink=sink, documents=documents):
                 return f"{sink} is a new collection; {counted(documents, 'document')} will be written again"
             case _:
-                pass  # a document's or a place's own trouble is told at the end
+                return self._add_of_jobs(event)  # a document's or a place's own trouble is told at the end
         return None
+
+    def _add_of_jobs(self, event: Event) -> str | None:
+        told = None
+        match event:
+            case EmbeddingForeseen(texts=texts, way=way, reason=reason):
+                told = f"to embed: {counted(texts, 'text')}, {WAYS.get(way, way)}: {reason}"
+            case JobStarted(token=token, job_id=id, texts=texts, adopted=adopted):
+                self.jobs[token] = f"embed job {id}"
+                of = f": {counted(texts, 'text')}" if texts else ""  # of one that was found, they are not known
+                told = f"embed job {id} {'was found again' if adopted else 'runs'}{of}"
+            case JobProgress(token=token, state=state, job_id=id, fraction=fraction):
+                how = STAGES_OF_A_JOB.get(state) or ("runs" if fraction is None else f"{fraction:.0%}")
+                self.jobs[token] = f"embed job {id} {how}" if id else f"an embed job: {how}"
+            case JobStored(token=token, texts=texts):
+                self.texts += texts
+                self.jobs.pop(token, None)
+                told = f"the vectors of {counted(texts, 'text')} of an embed job are stored"
+            case JobInDoubt(error=error):
+                told = f"looking whether the embed job was started: {error}"
+            case JobAttemptLost(token=token, reason=reason):
+                self.jobs.pop(token, None)
+                told = f"an embed job came to nothing, and is tried again: {reason}"
+            case JobFailed(token=token, reason=reason):
+                self.jobs.pop(token, None)
+                told = f"an embed job is given up, and its texts are embedded without one: {reason}"
+            case JobDropped(token=token, texts=texts, reason=reason):
+                self.jobs.pop(token, None)
+                told = f"an embed job of {counted(texts, 'text')} is dropped: {reason}"
+            case _:
+                told = _other_news_of_jobs(event)
+        return told
+
+    def jobs_told(self) -> str:
+        """Say how each open job is that was looked at."""
+        return ", ".join(self.jobs.values())
 
     def counters(self) -> str:
         """Write the counts that are not zero."""
         parts = [f"{counted(self.rows, 'row')} listed", *([f"{self.texts:,} texts embedded"] if self.texts else [])]
+        parts += self.jobs.values()
         parts += [f"{sink}: {counted(records, 'record')} written" for sink, records in self.records.items()]
         parts += [f"{sink}: {counted(documents, 'document')} deleted" for sink, documents in self.deleted.items()]
         return ", ".join(parts)
+
+
+def _other_news_of_jobs(event: Event) -> str | None:
+    match event:
+        case JobDuplicated(job_id=id):
+            return f"embed job {id} was a second one on the same texts, and is cancelled; what it did is charged"
+        case JobUrgent(age_days=days):
+            return f"an embed job is {days:.0f} days old, and the service will soon delete what belongs to it"
+        case DatasetsCleaned(datasets=datasets):
+            return f"{counted(datasets, 'dataset')} of ours that no job needs any more, deleted at the service"
+        case _:
+            return None
 
 
 class ProgressLines:
@@ -143,6 +232,50 @@ def progress() -> Iterator[Emit]:
         yield show
 
 
+class StageLines:
+    """Stages for logs: a line when one begins, and every few seconds while it lasts."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._stage = ""
+        self._next_line_at = 0.0
+
+    def __call__(self, stage: str, told: str, fraction: float | None) -> None:
+        """Be told how far a stage is."""
+        if stage == self._stage and self._clock() < self._next_line_at:
+            return
+        self._stage = stage
+        self._next_line_at = self._clock() + SECONDS_BETWEEN_LINES
+        self._write(printable(" ".join(filter(None, (stage, "" if fraction is None else f"{fraction:.0%}", told)))))
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, str, float | None], None]]:
+    """Show on stderr how far the stage at hand is, while the body runs: a bar on a terminal, lines elsewhere.
+
+    What is given is called with the stage, what there is to tell of it, and which part of it is done, if that is known.
+    """
+    if not sys.stderr.isatty():
+        yield StageLines(complain)
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
+        shown, task = "", bar.add_task("", total=None)
+
+        def show(stage: str, told: str, fraction: float | None) -> None:
+            nonlocal shown, task
+            if stage != shown:
+                bar.remove_task(task)
+                # A hair more than all: a bar that is full stops its clock, and there is more to come.
+                shown, task = stage, bar.add_task("", total=None if fraction is None else 1.0001)
+            bar.update(task, completed=fraction or 0.0, description=printable(f"{stage} {told}".rstrip()))
+
+        yield show
+
+
 # --- how a run ended --------------------------------------------------------------------------------
 
 
@@ -154,7 +287,11 @@ def sync_lines(report: Report) -> Iterator[str]:
     yield f"{how}   {counted(in_source, 'document')}   {report.seconds:.1f} s"
     yield _counts_line(counts)
     embedded = f"{counted(report.texts_embedded, 'text')} ({counted(report.tokens_embedded, 'token')})"
-    yield f"embedded {embedded}, reused {report.texts_reused:,}"
+    by_jobs = f", {report.texts_by_jobs:,} of them by jobs" if report.texts_by_jobs else ""
+    yield f"embedded {embedded}{by_jobs}, reused {report.texts_reused:,}"
+    if report.tokens_billed is not None:
+        price = f", {amount(report.cost, report.currency)}" if report.cost and report.currency else ""
+        yield f"the service billed {counted(report.tokens_billed, 'token')}{price}"
     width = max(map(len, report.sinks), default=0)
     for name, sink in report.sinks.items():
         upserted = f"upserted {counted(sink.upserted, 'record')} in {counted(sink.upsert_calls, 'call')}"
@@ -168,12 +305,24 @@ def plan_lines(report: PlanReport) -> Iterator[str]:
     for document in report.documents:
         yield printable(f"{document.kind:<14} {document.id}" + (f"   {document.reason}" if document.reason else ""))
     yield _counts_line(report.counts)
-    embed = f"{counted(report.texts_to_embed, 'text')} ({counted(report.tokens_to_embed, 'token')})"
+    embed = f"{counted(report.texts_to_embed, 'text')} ({tokens_in_words(report.forecast)})"
     yield f"to embed {embed}, to reuse {report.texts_reused:,}"
+    yield from _forecast_lines(report.forecast)
     width = max(map(len, report.sinks), default=0)
     for name, sink in report.sinks.items():
         yield f"{name:<{width}}  to upsert {counted(sink.upserts, 'record')}, to delete {sink.deletes:,}"
     yield f"nothing was written   {report.seconds:.1f} s"
+
+
+def _forecast_lines(told: Forecast) -> Iterator[str]:
+    """Say which way the texts would go and what that costs, where there is a choice or a price."""
+    if told.way is Way.NONE or (told.price is None and told.minutes is None and told.way is Way.NOW):
+        return
+    yield f"{WAYS[told.way]}, in {counted(told.requests, 'request')}: {told.reason}"
+    if told.minutes is not None:
+        yield f"takes {told.minutes:,.1f} minutes at least, at the rate limit"
+    if told.price is not None:
+        yield f"costs {money(told) if told.cost else f'nothing ({told.price.source})'}"
 
 
 def _counts_line(counts: Counts) -> str:
@@ -204,25 +353,41 @@ def show_status(status: Status) -> None:
     )
     say("")
     if status.runs:
+        is_billed = any(run.report.get("tokens_billed") is not None for run in status.runs)
         table(
-            ("run", "started", "took", "exit", "added", "changed", "deleted", "rejected"),
-            [
-                (
-                    str(run.id),
-                    time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started_at)),
-                    "-" if run.ended_at is None else f"{run.ended_at - run.started_at:.1f} s",
-                    "-" if run.exit_code is None else str(run.exit_code),
-                    *[f"{run.report.get(name, '-')}" for name in ("added", "changed", "deleted", "rejected")],
-                )
-                for run in status.runs
-            ],
-            numbers=(0, *range(2, 8)),
+            ("run", "started", "took", "exit", *RUN_COUNTS, *(BILL if is_billed else ())),
+            [(*_run_row(run), *(_bill_row(run) if is_billed else ())) for run in status.runs],
+            numbers=(0, *range(2, 11)),
         )
     else:
         say("no run yet")
     say("")
+    if status.oldest_open_job_seconds is not None:
+        age = duration(status.oldest_open_job_seconds)
+        say(f"embed jobs: {status.open_jobs:,} open, the oldest for {age}; see `vector-sync jobs`")
     say(f"vector store: {counted(status.vectors, 'vector')}, {status.vectors_bytes / 1e6:,.1f} MB")
     say(f"running now: {status.running or 'nothing'}")
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    return (
+        str(run.id),
+        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started_at)),
+        "-" if run.ended_at is None else f"{run.ended_at - run.started_at:.1f} s",
+        "-" if run.exit_code is None else str(run.exit_code),
+        *[f"{run.report.get(name, '-')}" for name in RUN_COUNTS],
+    )
+
+
+def _bill_row(run: Run) -> tuple[str, ...]:
+    by_jobs, billed, cost, currency = [
+        run.report.get(n) for n in ("texts_by_jobs", "tokens_billed", "cost", "currency")
+    ]
+    return (
+        f"{by_jobs:,}" if isinstance(by_jobs, int) else "-",
+        f"{billed:,}" if isinstance(billed, int) else "-",
+        amount(float(cost), str(currency)) if isinstance(cost, int | float) else "-",
+    )
 
 
 def hit_lines(hits: Sequence[Hit]) -> Iterator[str]:

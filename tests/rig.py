@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -66,16 +67,26 @@ class Rig:
     waits_seconds: list[float] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     wrap: Wrap = field(default=lambda part, _name: part)
+    clock: Callable[[], float] = time.monotonic
+    while_asleep: Callable[[float], None] = field(default=lambda _seconds: None)
 
     def sync(self, documents: Mapping[str, str | RowValue] | None = None, options: Options | None = None) -> Report:
         """Sync once, after setting what the source has."""
         if documents is not None:
             self.source.set(dict(documents))
-        retry = Retry(attempts=3, sleep=self.waits_seconds.append, random=lambda: 1.0)
+        retry = Retry(attempts=3, sleep=self._sleep, random=lambda: 1.0)
         with closing(Checkpoints.open(self.folder)) as checkpoints, closing(self._vectors()) as vectors:
             return sync(
-                self._parts(checkpoints, vectors), options or self.options, retry=retry, emit=self.events.append
+                self._parts(checkpoints, vectors),
+                options or self.options,
+                retry=retry,
+                emit=self.events.append,
+                clock=self.clock,
             )
+
+    def _sleep(self, seconds: float) -> None:
+        self.waits_seconds.append(seconds)
+        self.while_asleep(seconds)
 
     def plan(self, options: Options | None = None) -> PlanReport:
         """Plan, with everything opened to be read only."""

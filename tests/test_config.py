@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from connector import plugins
-from connector.config import Settings, canonical
+from connector.config import EmbedJobsSettings, Settings, canonical
 from connector.errors import ConfigError
 from connector.plugins import BuildContext, PluginSettings, SinkSettings
 from connector.ports import Sink
@@ -126,7 +126,14 @@ def test_a_short_file_is_filled_up_with_defaults(tmp_path: Path) -> None:
     settings = loaded(tmp_path, GOOD)
     assert settings.source.kind == "files"
     assert list(settings.sinks) == ["main"]
-    assert settings.sync.model_dump() == {"name": "default", "max_delete_fraction": 0.1, "min_delete_count": 20}
+    assert settings.sync.model_dump() == {
+        "name": "default",
+        "max_delete_fraction": 0.1,
+        "min_delete_count": 20,
+        "max_tokens": None,
+        "max_cost": None,
+        "ask_above_cost": 1.0,
+    }
     assert settings.state.model_dump() == {"path": Path("state"), "keep": "all", "max_bytes": None}
 
 
@@ -427,7 +434,7 @@ def test_an_unknown_kind_is_told_with_the_kinds_there_are(tmp_path: Path) -> Non
 
 def test_a_missing_kind_is_told_with_the_kinds_there_are(tmp_path: Path) -> None:
     assert problems(tmp_path, GOOD.replace('kind = "local"', "")) == [
-        '[embedder] kind is missing; the embedders installed are: "local"'
+        '[embedder] kind is missing; the embedders installed are: "cohere", "local", "openai"'
     ]
 
 
@@ -482,3 +489,61 @@ def test_sinks_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
 def test_a_sink_that_no_variable_could_name_is_refused(tmp_path: Path, name: str) -> None:
     (told,) = problems(tmp_path, GOOD + f'[sinks.{name}]\nkind = "memory"')
     assert "is no name for a sink" in told
+
+
+# --- the section of the Embed Jobs service ------------------------------------------------------------
+
+
+def test_the_service_reads_its_own_section_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "vector-sync.toml"
+    path.write_text('[source]\nkind = "no such"\n[embed_jobs]\nport = 9\npath = "jobs"\n')
+    settings = EmbedJobsSettings.load(path, {})
+    assert (settings.port, settings.path) == (9, tmp_path / "jobs")
+
+
+def test_the_service_needs_no_settings_file(tmp_path: Path) -> None:
+    assert EmbedJobsSettings.load(tmp_path / "none.toml", {}).path == tmp_path / "embed-jobs"
+
+
+def test_a_sync_does_not_mind_the_section_of_the_service(tmp_path: Path) -> None:
+    path = tmp_path / "vector-sync.toml"
+    path.write_text(GOOD + "[embed_jobs]\nport = 9\n")
+    assert Settings.load(path).source.kind == "files"
+
+
+def test_what_is_given_wins_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "vector-sync.toml"
+    path.write_text('[embed_jobs]\nport = 1\nhost = "a"\nthreads = 1\n')
+    monkeypatch.setenv("VECTOR_SYNC_EMBED_JOBS__PORT", "2")
+    monkeypatch.setenv("VECTOR_SYNC_EMBED_JOBS__HOST", "b")
+    settings = EmbedJobsSettings.load(path, {"port": 3})
+    assert (settings.port, settings.host, settings.threads) == (3, "b", 1)
+
+
+def test_the_services_key_comes_from_the_environment_and_is_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text(f"{CANARY}\n")
+    monkeypatch.setenv("VECTOR_SYNC_EMBED_JOBS__API_KEY_FILE", "key")
+    settings = EmbedJobsSettings.load(tmp_path / "none.toml", {})
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == CANARY
+    assert CANARY not in repr(settings)
+
+
+def test_the_services_key_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "vector-sync.toml"
+    path.write_text(f'[embed_jobs]\napi_key = "{CANARY}"\n')
+    with pytest.raises(ConfigError, match="api_key is a secret and must not stand in the file") as told:
+        EmbedJobsSettings.load(path, {})
+    assert CANARY not in str(told.value)
+
+
+def test_everything_wrong_with_the_services_section_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "vector-sync.toml"
+    path.write_text("[embed_jobs]\nport = 70000\nprot = 1\n")
+    with pytest.raises(ConfigError) as told:
+        EmbedJobsSettings.load(path, {})
+    assert len(str(told.value).splitlines()) == 2
