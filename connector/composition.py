@@ -45,15 +45,14 @@ def sync(
         SafetyError: every document would be embedded anew, and that was not accepted.
         LeaseError: another run has the state; come back later.
     """
-    ceilings = Ceilings(
+    options = _options(settings)
+    ceilings = replace(
+        options.ceilings,
         max_tokens=_lower(max_tokens, settings.sync.max_tokens),
         max_cost=_lower(max_cost, settings.sync.max_cost),
-        ask_above_cost=settings.sync.ask_above_cost,
         confirmed=confirm_cost,
     )
-    options = replace(
-        _options(settings), confirm_deletes=confirm_deletes, accept_reembed=accept_reembed, ceilings=ceilings
-    )
+    options = replace(options, confirm_deletes=confirm_deletes, accept_reembed=accept_reembed, ceilings=ceilings)
     with open_parts(settings) as parts:
         return engine.sync(parts, options, emit=emit or ignore)
 
@@ -73,6 +72,7 @@ def _options(settings: Settings) -> Options:
     return Options(
         max_delete_fraction=settings.sync.max_delete_fraction,
         min_delete_count=settings.sync.min_delete_count,
+        ceilings=Ceilings(settings.sync.max_tokens, settings.sync.max_cost, settings.sync.ask_above_cost),
         keep_vectors=settings.state.keep,
         max_vector_bytes=settings.state.max_bytes,
     )

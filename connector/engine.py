@@ -24,7 +24,7 @@ from .ahead import Ahead, Missing, foresee, price_of, texts_to_write
 from .checkpoint import Checkpoints
 from .delivery import Delivery, chunks
 from .embedding import Embedding
-from .errors import SafetyError, TransientError, UnknownOutcomeError
+from .errors import ConfigError, SafetyError, TransientError, UnknownOutcomeError
 from .events import Emit, Event, LedgerVoided, RunStarted, ignore
 from .job_book import JobBook
 from .jobs import Jobs, Outcome
@@ -185,6 +185,11 @@ class _Run:
     def _jobs(self) -> Jobs | None:
         embedder, checkpoints = self.parts.embedder, self.parts.checkpoints
         if not isinstance(embedder, JobEmbedder):
+            if waiting := len(JobBook(checkpoints).open_jobs(embedder.identity)):
+                raise ConfigError(
+                    f"{waiting} embed jobs are open, and with these settings the embedder has no jobs, so their texts "
+                    "would be paid for again; allow jobs, then `vector-sync jobs wait`, or `jobs cancel --all`"
+                )
             return None
         return Jobs(
             embedder,
@@ -337,6 +342,8 @@ def plan(
     counts = tally.counts(survey, replace(departures, objection=None))  # what a sync would ask about counts, too
     reembed = None if options.accept_reembed else reembed_objection(parts)
     forecast = foresee(parts.embedder, missing)
+    is_first = not any(checkpoints.count(name) for name in held)
+    spending = options.ceilings.objection(forecast, first_run=is_first) or options.ceilings.short_of(forecast)
     return PlanReport(
         counts=counts,
         texts_to_embed=missing.texts,
@@ -354,12 +361,12 @@ def plan(
         },
         seconds=clock() - started,
         exit_code=exit_code(
-            rejected=counts.rejected, behind=not survey.complete, objection=departures.objection or reembed
+            rejected=counts.rejected, behind=not survey.complete, objection=departures.objection or reembed or spending
         ),
         problems=(
             *_source_problems(survey, counts.rejected),
             *_objections(departures),
-            *([reembed] if reembed else []),
+            *filter(None, (reembed, spending)),
         ),
         documents=tuple(documents),
     )

@@ -6,12 +6,14 @@ Nothing here writes. All but `check` and `search` of an embedded index may run b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -21,8 +23,10 @@ from .composition import build_context, open_parts, open_search
 from .config import Settings
 from .engine import Parts
 from .errors import ConfigError, ConnectorError, ExitCode
+from .job_book import JobBook
 from .model import DocumentId, DocumentRef, Hit, InputType, JsonValue, ListingComplete, Rejection, Unreadable
 from .plan import Kind, Wanted, compare, want, want_nothing
+from .ports import BilledEmbedder, Embedder, JobEmbedder
 from .vectors import SqliteVectors
 
 OUT_OF_DATE = {
@@ -31,6 +35,15 @@ OUT_OF_DATE = {
     Kind.METADATA_ONLY: "its metadata has changed since the last sync",
     Kind.REJECTED: "the source can no longer give it",
 }
+
+
+@runtime_checkable
+class CheckedEmbedder(Protocol):
+    """An embedder that can tell beforehand whether its service would take what it sends."""
+
+    def check(self) -> None:
+        """Ask whether the key, the model and the dimension are right; ConfigError. Nothing is billed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,9 @@ def check(settings: Settings) -> list[Check]:
         nonlocal dimension
         with closing(settings.embedder.build(context)) as built:
             dimension = built.dimension
-            return f"{settings.embedder.kind}, {dimension} dimensions"
+            if isinstance(built, CheckedEmbedder):
+                built.check()
+            return ", ".join((settings.embedder.kind, f"{dimension} dimensions", *_terms(built)))
 
     def sink(name: str) -> str:
         with closing(settings.sinks[name].build(replace(context, name=name))) as built:
@@ -76,6 +91,20 @@ def check(settings: Settings) -> list[Check]:
         *[_checked(f"sink {name}", partial(sink, name)) for name in settings.sinks],
         _checked("state", state),
     ]
+
+
+def _terms(embedder: Embedder) -> Iterator[str]:
+    """Say when jobs are used, and what is billed, where that is so."""
+    if isinstance(embedder, JobEmbedder):
+        yield f"embed jobs from {embedder.job_limits.jobs_from:,} texts"
+    if isinstance(embedder, BilledEmbedder):
+        price = embedder.price
+        if price is None:
+            yield "its price is not known"
+        elif price.per_million_tokens:
+            yield f"{price.per_million_tokens:g} {price.currency} a million tokens by {price.source}"
+        else:
+            yield f"costs nothing: {price.source}"
 
 
 def exit_code_of(checks: Sequence[Check]) -> ExitCode:
@@ -111,6 +140,8 @@ class Status:
     vectors: int
     vectors_bytes: int
     running: str | None  # who holds the lease
+    open_jobs: int
+    oldest_open_job_seconds: int | None  # since it was planned
 
     def as_json(self) -> dict[str, JsonValue]:
         """Plain JSON values; times are ISO 8601 in UTC."""
@@ -119,6 +150,8 @@ class Status:
             "vectors": self.vectors,
             "vectors_bytes": self.vectors_bytes,
             "running": self.running,
+            "open_jobs": self.open_jobs,
+            "oldest_open_job_seconds": self.oldest_open_job_seconds,
             "runs": [_run_json(run) for run in self.runs],
         }
 
@@ -131,12 +164,16 @@ def status(settings: Settings, *, runs: int = 5) -> Status:
     ):
         known = {ledger.sink: ledger for ledger in checkpoints.ledger_status()}
         never = {name: LedgerStatus(name, documents=0, records=0, in_doubt=0, rejected=0) for name in settings.sinks}
+        open_jobs = JobBook(checkpoints).open_jobs()
+        oldest_at = min((job.created_at for job in open_jobs), default=None)
         return Status(
             sinks=tuple((never | known).values()),
             runs=tuple(checkpoints.last_runs(runs)),
             vectors=vectors.count(),
             vectors_bytes=vectors.size_bytes(),
             running=checkpoints.holder(),
+            open_jobs=len(open_jobs),
+            oldest_open_job_seconds=None if oldest_at is None else max(0, round(time.time() - oldest_at)),
         )
 
 

@@ -105,6 +105,15 @@ class Ceilings:
             "see `vector-sync plan`, and confirm it with --yes"
         )
 
+    def short_of(self, forecast: Forecast) -> str | None:
+        """Say that a run would stop at the ceiling before everything is embedded; None if it would not."""
+        ceiling = self.tokens(forecast.price)
+        if ceiling is None or forecast.tokens <= ceiling:
+            return None
+        return (
+            f"a run would stop at the ceiling of {ceiling:,} tokens, of {tokens_in_words(forecast)}; the next goes on"
+        )
+
 
 class Spending:
     """The tokens that a run has spent, and the ceiling that it may not pass."""

@@ -39,7 +39,7 @@ from .events import (
     SinkStopped,
     TextsEmbedded,
 )
-from .money import Forecast, Way, money, tokens_in_words
+from .money import Forecast, Way, money
 from .report import Counts, PlanReport, Report
 
 if TYPE_CHECKING:
@@ -305,8 +305,9 @@ def plan_lines(report: PlanReport) -> Iterator[str]:
     for document in report.documents:
         yield printable(f"{document.kind:<14} {document.id}" + (f"   {document.reason}" if document.reason else ""))
     yield _counts_line(report.counts)
-    embed = f"{counted(report.texts_to_embed, 'text')} ({tokens_in_words(report.forecast)})"
-    yield f"to embed {embed}, to reuse {report.texts_reused:,}"
+    about, estimated = ("", "") if report.forecast.counts_exactly else ("about ", ", estimated")
+    tokens = f"{about}{counted(report.tokens_to_embed, 'token')}{estimated}"
+    yield f"to embed {counted(report.texts_to_embed, 'text')} ({tokens}), to reuse {report.texts_reused:,}"
     yield from _forecast_lines(report.forecast)
     width = max(map(len, report.sinks), default=0)
     for name, sink in report.sinks.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
 import os
@@ -10,102 +9,26 @@ import re
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import pytest
-from click.testing import CliRunner, Result
+from cli_rig import CONFIG, Project, make_project
+from click.testing import CliRunner
 
-from connector import plugins, terminal
+from connector import terminal
 from connector.checkpoint import Checkpoints
 from connector.cli import main
 from connector.config import Settings
 from connector.events import CallRetried, DocumentsCommitted, Event, RowsListed, RunStarted, TextsEmbedded
-from connector.model import JsonValue
-from connector.plugins import BuildContext, EmbedderSettings
-from connector.ports import Embedder
+from connector.plugins import BuildContext
 from connector.testing.fakes import HashEmbedder
 
 CANARY = "canary-5f0c1e"
 
-CONFIG = """
-[source]
-kind = "files"
-path = "docs"
-
-[embedder]
-kind = "hash"
-
-[sinks.main]
-kind = "qdrant-edge"
-
-[sync]
-min_delete_count = 1
-"""
-
-
-@dataclass(slots=True)
-class Project:
-    """A folder with settings and three documents, and a fake embedder of the kind "hash"."""
-
-    folder: Path
-    embedder: HashEmbedder = field(default_factory=HashEmbedder)
-
-    def __post_init__(self) -> None:
-        (self.folder / "docs").mkdir()
-        for name in ("cats", "dogs", "owls"):
-            self.write(f"{name}.md", f"# About {name}\n\nAll there is to know about {name}.\n")
-        self.configure(CONFIG)
-
-    def write(self, name: str, text: str) -> None:
-        (self.folder / "docs" / name).write_text(text)
-
-    def configure(self, text: str) -> None:
-        (self.folder / "vector-sync.toml").write_text(text)
-
-    def run(self, *words: str) -> Result:
-        return CliRunner().invoke(main, words, prog_name="vector-sync")
-
-    def answer(self, *words: str, exit_code: int = 0) -> dict[str, JsonValue]:
-        """Run a command with --json: stdout is exactly one object."""
-        result = self.run(*words, "--json")
-        assert result.exit_code == exit_code, result.output
-        assert result.stdout.count("\n") == 1
-        answer: dict[str, JsonValue] = json.loads(result.stdout)
-        return answer
-
-    def synced(self) -> Project:
-        assert self.run("sync").exit_code == 0
-        return self
-
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    made = Project(tmp_path)
-
-    class HashSettings(EmbedderSettings):
-        kind: Literal["hash"] = "hash"
-
-        def build(self, context: BuildContext) -> Embedder:
-            return made.embedder
-
-    class HashEntryPoint:
-        name = "hash"
-
-        def load(self) -> type[HashSettings]:
-            return HashSettings
-
-    def with_hash(*, group: str) -> list[object]:
-        installed = importlib.metadata.entry_points(group=group)
-        return [*installed, HashEntryPoint()] if group == "vector_sync.embedders" else [*installed]
-
-    monkeypatch.setattr(plugins, "entry_points", with_hash)
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("VECTOR_SYNC_"):
-            monkeypatch.delenv(name)
-    return made
+    return make_project(tmp_path, monkeypatch)
 
 
 def process(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 import connector
-from connector.config import Settings, StateSettings, SyncSettings
+from connector.config import EmbedJobsSettings, Settings, StateSettings, SyncSettings
 from connector.plugins import Role, find
 from connector.starter import StarterKind, starter
 
@@ -25,16 +25,24 @@ ROOT = Path(connector.__file__).parent.parent
 
 LAYERS = (
     {"errors", "model"},
-    {"events", "fingerprints", "plan", "ports", "report", "retry"},
+    {"events", "fingerprints", "money", "pace", "plan", "ports", "report", "retry"},
     {"checkpoint", "delivery", "embedding", "lanes", "lease", "passages", "plugins", "sqlite_file", "vectors"},
-    {"survey", "tally"},
+    {"job_book", "job_intake", "job_looks", "job_planning", "job_spool", "job_steps", "job_sweep", "jobs"},
+    {"ahead", "survey", "tally"},
     {"engine"},
-    {"config", "composition", "inspection", "starter", "terminal", "cli", "__main__"},
+    {"config", "composition", "inspection", "job_control", "job_inspection", "query_config", "starter", "terminal"}
+    | {"cli", "cli_embed_jobs", "cli_jobs", "__main__"},
 )
 """A module imports from its own layer and those above it in this table, never from below."""
 
-OFFERED_TO_PLUG_INS = {"errors", "model", "plugins", "ports"}
+OFFERED_TO_PLUG_INS = {"errors", "model", "plugins", "ports", "retry"}
 """All that a source, an embedder or a sink needs of the connector, ours or a stranger's."""
+
+SUBPACKAGES = {
+    "cohere": {"config", "errors", "events", "model", "retry"},
+    "embedjobs": {"cohere", "config", "embedders", "errors", "lease", "model", "ports", "sqlite_file"},
+}
+"""The client of Cohere's wire, and the service that speaks it: each with all that it needs of the connector."""
 
 
 # --- imports ----------------------------------------------------------------------------------------
@@ -78,6 +86,9 @@ def test_imports_go_one_way(module: str) -> None:
     for name in imports(ROOT / "connector" / f"{module}.py"):
         if name.startswith("connector."):
             imported = name.split(".")[1]
+            if imported in SUBPACKAGES:
+                assert layer(module) == len(LAYERS) - 1, f"{module} imports {imported}"
+                continue
             assert layer(imported) <= layer(module), f"{module} imports {imported}"
 
 
@@ -92,11 +103,20 @@ def test_the_connector_never_imports_its_tests_kit_or_its_own_plug_ins() -> None
         assert not packages & {"testing", "sources", "embedders"}, path
 
 
+@pytest.mark.parametrize("package", SUBPACKAGES)
+def test_subpackages_import_only_what_they_say(package: str) -> None:
+    for path in modules(f"connector/{package}"):
+        imported = {name.split(".")[1] for name in imports(path) if name.startswith("connector.")}
+        assert imported <= SUBPACKAGES[package] | {package}, f"{path} imports {imported - SUBPACKAGES[package]}"
+
+
 @pytest.mark.parametrize("package", ["sinks", "connector/sources", "connector/embedders"])
 def test_plug_ins_import_only_what_strangers_may(package: str) -> None:
     own = package.replace("/", ".")
     for path in modules(package):
         for name in imports(path):
+            if name.startswith("connector.cohere") and own == "connector.embedders":
+                continue  # as a stranger may: it is a library
             if name.split(".")[0] in ("connector", "sinks") and not name.startswith(f"{own}."):
                 assert name in {f"connector.{offered}" for offered in OFFERED_TO_PLUG_INS}, f"{path} imports {name}"
 
@@ -163,7 +183,7 @@ def read_example() -> Iterator[Block]:
     """Read config.example.toml as people do: "#name = value" is a setting at its default."""
     block: Block | None = None
     for line in (ROOT / "config.example.toml").read_text().splitlines():
-        if header := re.fullmatch(r"#?\[([a-z.]+)\]", line):
+        if header := re.fullmatch(r"#?\[([a-z._]+)\]", line):
             if block:
                 yield block
             block = Block(header[1])
@@ -191,6 +211,8 @@ def model_of(block: Block) -> type[BaseModel]:
         return StateSettings
     if block.header == "sync":
         return SyncSettings
+    if block.header == "embed_jobs":
+        return EmbedJobsSettings
     roles: dict[str, Role] = {"source": "sources", "embedder": "embedders", "sinks": "sinks"}
     return find(roles[block.header.split(".")[0]], str(block.values["kind"]))
 

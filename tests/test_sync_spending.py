@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def job_rig(folder: Path, *, jobs_from: int = 4, texts_per_job: int = 4) -> tupl
     )
     service = FakeJobEmbedder(tokens_per_text=8, limits_of_jobs=limits)
     return Rig(folder, embedder=service, clock=service.clock, while_asleep=service.sleep), service
+
+
+def stop_when_running(service: FakeJobEmbedder) -> Callable[[float], None]:
+    """Sleep until a job runs, and then be stopped by Ctrl-C."""
+
+    def sleep(seconds: float) -> None:
+        service.sleep(seconds)
+        if service.running:
+            raise KeyboardInterrupt
+
+    return sleep
 
 
 def spend(rig: Rig, **ceilings: float) -> Report:
@@ -161,6 +173,29 @@ def test_the_rate_limit_is_kept_by_waiting(folder: Path) -> None:
     assert clock[0] == pytest.approx(9 * 6.0)
 
 
+@pytest.mark.parametrize(
+    "ceilings, told",
+    [
+        ({"ask_above_cost": 50.0}, "the first run would embed 10 texts"),
+        ({"max_tokens": 69}, "a run would stop at the ceiling of 69 tokens, of 70 tokens; the next goes on"),
+        ({"max_cost": 69.5}, "a run would stop at the ceiling of 69 tokens, of 70 tokens; the next goes on"),
+    ],
+)
+def test_a_plan_tells_where_a_sync_would_stop_to_ask(folder: Path, ceilings: dict[str, float], told: str) -> None:
+    rig = billed_rig(folder)
+    rig.source.set(dict(TEN))
+    planned = rig.plan(replace(rig.options, ceilings=Ceilings(**ceilings)))  # type: ignore[arg-type]
+    assert planned.exit_code is ExitCode.SAFETY
+    assert told in planned.problems[0]
+
+
+def test_a_plan_within_the_ceilings_has_nothing_to_ask(folder: Path) -> None:
+    rig = billed_rig(folder)
+    rig.source.set(dict(TEN))
+    allowed = Ceilings(max_tokens=70, max_cost=70.0, ask_above_cost=70.0)
+    assert rig.plan(replace(rig.options, ceilings=allowed)).exit_code is ExitCode.IN_STEP
+
+
 # --- jobs ---------------------------------------------------------------------------------------------
 
 
@@ -212,11 +247,7 @@ def test_a_job_whose_answer_was_lost_is_found_and_not_paid_again(folder: Path) -
 def test_a_run_that_dies_while_a_job_runs_leaves_it_to_the_next(folder: Path) -> None:
     rig, service = job_rig(folder, texts_per_job=100)
 
-    def die(_seconds: float) -> None:
-        if service.running:
-            raise KeyboardInterrupt
-
-    rig.while_asleep = lambda seconds: (service.sleep(seconds), die(seconds))[0]
+    rig.while_asleep = stop_when_running(service)
     with pytest.raises(KeyboardInterrupt):
         rig.sync(TEN)
     rig.while_asleep = service.sleep
@@ -224,6 +255,18 @@ def test_a_run_that_dies_while_a_job_runs_leaves_it_to_the_next(folder: Path) ->
     assert rig.in_step()
     assert set(service.billed.values()) == {1}
     assert service.called["start_job"] == 1
+
+
+def test_open_jobs_are_not_paid_again_because_jobs_were_switched_off(folder: Path) -> None:
+    rig, service = job_rig(folder, texts_per_job=100)
+    rig.while_asleep = stop_when_running(service)
+    with pytest.raises(KeyboardInterrupt):
+        rig.sync(TEN)
+    rig.while_asleep = service.sleep
+    rig.embedder = HashEmbedder(tokens_per_text=8, identity=service.identity)
+    with pytest.raises(ConfigError, match=r"1 embed jobs are open.*paid for again"):
+        rig.sync()
+    assert rig.embedder.calls == 0
 
 
 def test_jobs_that_fail_twice_leave_their_texts_to_be_embedded_directly(folder: Path) -> None:
