@@ -15,6 +15,7 @@ from .failures import (
     DatasetFailedError,
     JobFailedError,
     LinkRefusedError,
+    NoAvroError,
     NotFoundError,
     StillWaitingError,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "Job",
     "JobFailedError",
     "LinkRefusedError",
+    "NoAvroError",
     "NotFoundError",
     "Record",
     "Records",

@@ -38,6 +38,7 @@ BROKEN: Final = (
     AttributeError,
     MemoryError,
     RecursionError,
+    OSError,  # of bz2
     zlib.error,
     fastavro.schema.SchemaParseException,
 )
@@ -50,6 +51,10 @@ class CutShortError(Exception):
 
 class UnreadableError(Exception):
     """The bytes are no Avro file, or none that can be read here."""
+
+
+class OtherFileError(UnreadableError):
+    """The bytes begin as another kind of file: what has come is not what was asked for."""
 
 
 class Incoming:
@@ -103,7 +108,7 @@ class AvroFile:
                 self._rows = _Rows(self.schema)
         finally:  # fastavro does not look, and takes a web page for a file that ends too early
             if not MAGIC.startswith(kept[: len(MAGIC)]):
-                raise UnreadableError("it begins as something else")
+                raise OtherFileError("it begins as something else")
         self._header, self._incoming.kept = bytes(self._incoming.kept), None
         self.position = self._incoming.tell()
 

@@ -103,7 +103,7 @@ class Exchange:
             self._on_warning(self._hidden(one_line(warning)))
         content_type = response.headers.get("content-type", "")
         if response.content and "json" not in content_type.lower() and not response.content.lstrip().startswith(b"{"):
-            raise of_content(content_type, what)
+            raise of_content(content_type, what, makes=makes)
         return response.content
 
     @contextmanager

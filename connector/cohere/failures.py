@@ -4,7 +4,7 @@
     -------------------------------------------  ----------------------------------  ------------------------------
     no connection came about                     TransientError                      TransientError: not accepted
     timeout, connection lost, cut answer         TransientError                      UnknownOutcomeError
-    2xx, but no JSON (a web page, a proxy)       ConfigError: the URL is wrong       ConfigError
+    2xx, but no JSON (a web page, a proxy)       ConfigError: the URL is wrong       UnknownOutcomeError
     2xx, JSON, but without an id                 ConfigError                         UnknownOutcomeError
     3xx                                          ConfigError: names the right URL    ConfigError
     401, 402, 403, 407                           ConfigError                         ConfigError
@@ -16,7 +16,7 @@
     5xx                                          TransientError                      UnknownOutcomeError
 
 408 and 409 are counted as unknown, although they are 4xx: a proxy may say either of a request that it has passed on,
-and to look once too often costs one list, while to ask twice may be billed twice.
+and to look once too often costs one list, while to ask twice may be billed twice. So may a page that a filter between puts in the place of an answer.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ ACCESS = {
 
 class NotFoundError(RejectedError):
     """The service does not know the dataset or the job; perhaps it has expired, or was deleted."""
+
+
+class NoAvroError(RejectedError):
+    """A part turned out to be another kind of file; perhaps the page of a filter or a login that is between."""
 
 
 class LinkRefusedError(TransientError):
@@ -117,9 +121,11 @@ def of_answer(
     return TransientError(said, retry_after_seconds=retry_after_seconds(response.headers, now=now))
 
 
-def of_content(content_type: str, what: str) -> ConfigError:
+def of_content(content_type: str, what: str, *, makes: bool) -> ConnectorError:
     """Say that an answer is no answer of this wire."""
     kind = one_line(content_type.partition(";")[0]) or "something without a type"
+    if makes:
+        return _unknown(what, f"the answer is {kind}, not JSON of Cohere's API")
     return ConfigError(f"{what}: the answer is {kind}, not JSON of Cohere's API; is the URL right?")
 
 

@@ -19,8 +19,8 @@ from connector.errors import RejectedError, TransientError
 from connector.events import Emit, ignore
 from connector.retry import Retry
 
-from .avro import AvroFile, Block, CutShortError, Row, Schema, UnreadableError
-from .failures import LinkRefusedError
+from .avro import AvroFile, Block, CutShortError, OtherFileError, Row, Schema, UnreadableError
+from .failures import LinkRefusedError, NoAvroError
 from .values import VECTOR_DTYPES
 
 if TYPE_CHECKING:
@@ -201,6 +201,8 @@ def _translated(what: str) -> Iterator[None]:
         yield
     except CutShortError:
         raise TransientError(f"{what} ended too early") from None
+    except OtherFileError as error:
+        raise NoAvroError(f"{what} cannot be read as an Avro file: {error}") from None
     except UnreadableError as error:
         raise RejectedError(f"{what} cannot be read as an Avro file: {error}") from None
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .values import Job
 
 SETTLE_SECONDS: Final = 120.0
-"""How long a job that was accepted may stay away from the list (`reliability.md` in the design's references, A4)."""
+"""Ours: how long a job that was accepted may stay away from the list. Nobody documents that it shows at once."""
 ATTEMPTS: Final = 3
 WAITS_NEARBY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 UPLOAD_SETTLE_SECONDS: Final = 15.0

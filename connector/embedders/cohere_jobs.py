@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from connector.cohere import Cohere, Dataset, Job, NotFoundError, Record, records
+from connector.cohere import Cohere, Dataset, Job, NoAvroError, NotFoundError, Record, records
 from connector.cohere.values import moment
 from connector.errors import TransientError
 from connector.model import HASH_BYTES, InputType
@@ -130,7 +130,17 @@ class CohereJobEmbedder(CohereEmbedder):
             self._client.cancel_job(id)
 
     def results(self, output_dataset_id: str) -> Iterator[tuple[list[bytes], Vectors]]:
-        """See [J3]. ConfigError if the vectors have another dimension than was set, before any is given."""
+        """See [J3]. ConfigError if the vectors have another dimension than was set, before any is given.
+
+        TransientError if the dataset is not there, as the next look tells whether it is gone for good; and if a part
+        is another kind of file, put there by something between: what was paid for is not given up for that.
+        """
+        try:
+            yield from self._results(output_dataset_id)
+        except (NotFoundError, NoAvroError) as error:
+            raise TransientError(str(error)) from None
+
+    def _results(self, output_dataset_id: str) -> Iterator[tuple[list[bytes], Vectors]]:
         hashes: list[bytes] = []
         vectors = self._empty_batch()
         fits = False
