@@ -30,7 +30,7 @@ def os_lock(folder: Path) -> Iterator[None]:
     """Hold a folder's lock; LeaseError if another process keeps it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(lock_path(folder))
+        lock = FileLock(lock_path(folder), thread_local=False)  # whoever closes may be another thread
         lock.acquire(timeout=GRACE_SECONDS)
     except Timeout:
         raise LeaseError(f"another run holds {folder}; run again when it has ended") from None

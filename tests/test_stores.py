@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -325,6 +326,14 @@ def test_a_bug_passes_through_as_it_is_and_is_not_its_own_cause(folder: Path) ->
         raise bug
     assert raised.value is bug
     assert bug.__cause__ is None
+
+
+def test_a_lease_that_another_thread_gives_back_is_free(folder: Path) -> None:
+    held = Checkpoints.open(folder)
+    closing_thread = threading.Thread(target=held.close)
+    closing_thread.start()
+    closing_thread.join()
+    Checkpoints.open(folder).close()
 
 
 def test_the_ledgers_count_what_is_in_doubt_and_what_is_rejected(folder: Path) -> None:
