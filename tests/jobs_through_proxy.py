@@ -1,4 +1,4 @@
-"""Whole syncs by jobs, against our own service over sockets, with a proxy between them that knows each call by its kind.
+"""Whole syncs by jobs, against our own service over sockets, with a proxy between that knows each call by its kind.
 
     with stage() as stage:                                        # one service and one proxy, for many worlds
         with stage.world(texts_per_job=2) as world:
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import tempfile
 import threading
 from collections import Counter, defaultdict, deque
@@ -69,6 +70,20 @@ class Call(StrEnum):
     DELETE = "delete"
     EMBED = "embed"
     OTHER = "other"
+
+
+PATHS: Mapping[Call, tuple[str, str]] = {  # the first that fits
+    Call.CREATE: ("POST", "/v1/datasets"),
+    Call.DATASETS: ("GET", "/v1/datasets"),
+    Call.DATASET: ("GET", "/v1/datasets/[^/]+"),
+    Call.DELETE: ("DELETE", "/v1/datasets/[^/]+"),
+    Call.START: ("POST", "/v1/embed-jobs"),
+    Call.JOBS: ("GET", "/v1/embed-jobs"),
+    Call.JOB: ("GET", "/v1/embed-jobs/[^/]+"),
+    Call.EMBED: ("POST", "/v2/embed"),
+    Call.DOWNLOAD: ("GET", r".*\.avro"),
+    Call.OTHER: ("", ".*"),
+}
 
 
 # --- faults -------------------------------------------------------------------------------------------
@@ -154,29 +169,9 @@ class Between(FaultProxy):
         self.world: World
 
     def call_of(self, method: str, path: str) -> Call:
-        match method, path.removeprefix("/v1").split("/")[1:]:
-            case "POST", ["datasets"]:
-                return Call.CREATE
-            case "GET", ["datasets"]:
-                return Call.DATASETS
-            case "GET", ["datasets", id] if self._is_result(id):
-                return Call.RESULT
-            case "GET", ["datasets", _]:
-                return Call.DATASET
-            case "DELETE", ["datasets", _]:
-                return Call.DELETE
-            case "POST", ["embed-jobs"]:
-                return Call.START
-            case "GET", ["embed-jobs"]:
-                return Call.JOBS
-            case "GET", ["embed-jobs", _]:
-                return Call.JOB
-            case "POST", ["v2", "embed"]:
-                return Call.EMBED
-            case "GET", [*_, name] if name.endswith(".avro"):
-                return Call.DOWNLOAD
-            case _:
-                return Call.OTHER
+        found = next(call for call, (verb, at) in PATHS.items() if verb in method and re.fullmatch(at, path))
+        is_result = found is Call.DATASET and self._is_result(path.rpartition("/")[2])
+        return Call.RESULT if is_result else found
 
     def _is_result(self, id: str) -> bool:
         store = self.service.store
@@ -222,10 +217,10 @@ class World(Rig):
             try:
                 return self.sync().exit_code
             except ConfigError as error:
-                assert "\n" not in str(error)
-                assert KEY not in str(error)
                 self.lines.append(str(error))
                 return error.exit_code
+            finally:
+                assert not any("\n" in line or KEY in line for line in self.lines)
 
     def run_until_in_step(self) -> int:
         """Run again and again, as a timer would; tell how often it took."""
@@ -375,8 +370,8 @@ def stage() -> Iterator[Stage]:
 Make = Callable[[], list["Fault | None"]]
 
 
-def busy(status: int = 429, **headers: str) -> Answer:
-    return Answer.of({"message": "come back later"}, status, **headers)
+def busy(status: int = 429) -> Answer:
+    return Answer.of({"message": "come back later"}, status)
 
 
 PASSING: Mapping[str, Make] = {
@@ -388,7 +383,7 @@ PASSING: Mapping[str, Make] = {
     "503 before": lambda: [busy(503)],
     "500 before": lambda: [Answer.of({"message": "internal error"}, 500)],
     "busy": lambda: [busy()],
-    "busy, with a wait": lambda: [busy(Retry_After=str(NAMED_WAIT_SECONDS))],
+    "busy, with a wait": lambda: [Answer.of({"message": "slow down"}, 429, Retry_After=str(NAMED_WAIT_SECONDS))],
     "cut": lambda: [Cut(after_bytes=10)],
     "refused": lambda: [Refused()],
 }
@@ -442,7 +437,8 @@ def history(stage: Stage, seed: int) -> None:
                 if call in (Call.JOBS, Call.DATASETS) and chance.random() < 0.5:  # so that it matters what they list
                     world.faults[Call.START if call is Call.JOBS else Call.CREATE].append(Drop())
             if chance.random() < 0.2:
-                world.faults[Call.EMBED].append(chance.choice([busy(), busy(503), Drop(after=False)]))
+                refusals: list[Fault] = [busy(), busy(503), Drop(after=False)]
+                world.faults[Call.EMBED].append(chance.choice(refusals))
             world.run()
             for id in chance.sample(sorted(documents), chance.randint(0, len(documents))):
                 documents[id] = f"{seed} text {id} of turn {turn}"

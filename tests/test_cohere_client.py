@@ -552,7 +552,7 @@ HTML = Answer(200, b"<html><title>Welcome</title></html>", {"Content-Type": "tex
 @pytest.mark.parametrize("call", CALLS)
 def test_a_web_page_is_a_wrong_address(proxy: FaultProxy, client: Cohere, call: Call) -> None:
     error = failure(proxy, client, call, HTML)
-    assert type(error) is (UnknownOutcomeError if call in (create_dataset, create_job) else ConfigError)  # it may have come after the deed
+    assert type(error) is (UnknownOutcomeError if call in CREATING else ConfigError)  # perhaps after the deed
     assert "text/html, not JSON" in str(error)
     missing = failure(proxy, client, call, Answer(404, HTML.body, HTML.headers))
     assert isinstance(missing, ConfigError)

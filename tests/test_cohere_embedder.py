@@ -433,11 +433,22 @@ def test_a_long_wait_in_a_download_is_the_caller_s(harness: Harness, tmp_path: P
     assert caught.value.retry_after_seconds == 60
 
 
-def test_a_result_that_is_gone_is_rejected(harness: Harness, tmp_path: Path) -> None:
+def test_whether_a_result_that_is_not_there_is_gone_is_for_the_next_look_to_tell(
+    harness: Harness, tmp_path: Path
+) -> None:
     job = ready_job(harness, tmp_path)
     harness.embedder.delete_dataset(job.output_dataset_id or "")
-    with pytest.raises(RejectedError, match="not found"):
+    with pytest.raises(TransientError, match="not found"):
         vectors_of(harness, job)
+    assert harness.embedder.dataset(job.output_dataset_id or "") is None
+
+
+def test_a_web_page_in_the_place_of_a_result_may_pass(harness: Harness, tmp_path: Path) -> None:
+    job = ready_job(harness, tmp_path)
+    harness.proxy.on("GET", ".*avro", Answer(200, b"<html>log in</html>", {"Content-Type": "text/html"}))
+    with pytest.raises(TransientError, match="begins as something else"):
+        vectors_of(harness, job)
+    assert len(vectors_of(harness, job)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("pages", [1, 2, 5, 1_000])

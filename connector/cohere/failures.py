@@ -16,7 +16,8 @@
     5xx                                          TransientError                      UnknownOutcomeError
 
 408 and 409 are counted as unknown, although they are 4xx: a proxy may say either of a request that it has passed on,
-and to look once too often costs one list, while to ask twice may be billed twice. So may a page that a filter between puts in the place of an answer.
+and to look once too often costs one list, while to ask twice may be billed twice. So is a web page: a filter between
+may have put it in the place of the answer.
 """
 
 from __future__ import annotations
