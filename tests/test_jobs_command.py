@@ -459,7 +459,7 @@ def test_plan_tells_the_way_the_cost_and_whose_price_it_is(project: Project) -> 
         "at once, in 1 request: the embedder has no jobs",
         f"costs {TOKENS}.00 USD (settings)",
     ]
-    embedding = project.answer("plan")["embedding"]
+    embedding = project.answer("plan", exit_code=4)["embedding"]
     assert isinstance(embedding, dict)
     assert (embedding["cost"], embedding["price_source"]) == (float(TOKENS), "settings")
 
