@@ -25,9 +25,9 @@ from pydantic import SecretStr
 
 from connector.cohere import Cohere, LinkRefusedError, NotFoundError, Record, Timeouts, read_part, records
 from connector.cohere.avro import AvroFile, CutShortError, UnreadableError
-from connector.cohere.decimals import shortest
 from connector.cohere.outputs import check_output, write_records
 from connector.cohere.waiting import Patience, wait_for_dataset, wait_for_job
+from connector.decimals import shortest
 from connector.errors import ConfigError, RejectedError, TransientError
 from connector.events import CallRetried, Event
 from connector.retry import Retry

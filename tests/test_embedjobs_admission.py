@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+from connector.decimals import shortest
 from connector.embedjobs.admission import Admission
-from connector.embedjobs.decimals import shortest
 from connector.embedjobs.refusals import BusyError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from connector.starter import StarterKind, starter
 ROOT = Path(connector.__file__).parent.parent
 
 LAYERS = (
-    {"errors", "model"},
+    {"decimals", "errors", "model"},
     {"events", "fingerprints", "money", "pace", "plan", "ports", "report", "retry"},
     {"checkpoint", "delivery", "embedding", "lanes", "lease", "passages", "plugins", "sqlite_file", "vectors"},
     {"job_book", "job_intake", "job_looks", "job_planning", "job_spool", "job_steps", "job_sweep", "jobs"},
@@ -39,8 +39,8 @@ OFFERED_TO_PLUG_INS = {"errors", "model", "plugins", "ports", "retry"}
 """All that a source, an embedder or a sink needs of the connector, ours or a stranger's."""
 
 SUBPACKAGES = {
-    "cohere": {"config", "errors", "events", "model", "retry"},
-    "embedjobs": {"cohere", "config", "embedders", "errors", "lease", "model", "ports", "sqlite_file"},
+    "cohere": {"config", "decimals", "errors", "events", "model", "retry"},
+    "embedjobs": {"config", "decimals", "embedders", "errors", "lease", "model", "ports", "sqlite_file"},
 }
 """The client of Cohere's wire, and the service that speaks it: each with all that it needs of the connector."""
 

@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 import msgspec
 import numpy as np
 
+from connector.decimals import shortest
 from connector.errors import ConfigError, RejectedError
-
-from .decimals import shortest
 
 if TYPE_CHECKING:
     from connector.model import JsonValue

@@ -13,7 +13,8 @@ from uuid import uuid4
 import msgspec
 from pydantic import BaseModel, Field, StrictInt, StringConstraints
 
-from .decimals import shortest
+from connector.decimals import shortest
+
 from .quantization import base64_of, forms
 from .values import EmbeddingType, InputType, Truncate
 from .wire import Meta, ShortText
