@@ -19,7 +19,6 @@ from .embedding import Text
 from .errors import SafetyError
 from .events import EmbeddingForeseen, Emit
 from .fingerprints import HashSet
-from .job_planning import Planned
 from .jobs import Jobs, Outcome
 from .model import HASH_BYTES
 from .money import Ceilings, Forecast, Spending, Way, forecast
@@ -125,7 +124,6 @@ class Ahead:
         self._embedder, self._vectors, self._jobs = embedder, vectors, jobs
         self._spool, self._ceilings, self._spending, self._emit = spool, ceilings, spending, emit
         self.outcome = Outcome()
-        self.planned = Planned()
 
     def embed(self, groups: Callable[[], Iterable[Sequence[Update]]], *, first_run: bool) -> Forecast:
         """Look, ask, and have jobs done; `groups` walks the source anew each time it is called.
@@ -179,8 +177,8 @@ class Ahead:
 
     def _plan(self, told: Forecast, missing: Missing) -> None:
         if self._jobs is not None and told.way is Way.JOBS:
-            self.planned = self._jobs.plan(missing.read(self._spending.left_tokens()))
-            self._spending.add(self.planned.tokens)
+            planned = self._jobs.plan(missing.read(self._spending.left_tokens()))
+            self._spending.add(planned.tokens)
 
 
 def foresee(embedder: Embedder, missing: Missing) -> Forecast:
