@@ -14,7 +14,7 @@ was made of, so two records with the same digest are the same record.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, NewType, TypeAlias
 
 import msgspec
@@ -129,13 +129,50 @@ class EmbeddedRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
         return (self.id, self.document_id, self.index, self.text, self.metadata, self.digest)
 
 
+class Detail(IntEnum):
+    """How much a scan tells of each record; each level includes those before it."""
+
+    MARKS = 0  # whose it is, and the digest of what it was made of
+    CONTENTS = 1  # also its text and metadata
+    VECTORS = 2  # also its vector
+
+
 class StoredRecord(msgspec.Struct, frozen=True, gc=False):
-    """What a scan tells of one record: whose it is, and what it was made of."""
+    """What a scan tells of one of our records: whose it is, what it was made of, and as much more as was asked for."""
 
     id: RecordId
     document_id: DocumentId
     index: int
     digest: bytes
+    text: str | None = None  # from Detail.CONTENTS on
+    metadata: Metadata | None = None  # the same
+    vector: Vectors | None = None  # at Detail.VECTORS: as the sink keeps it, so perhaps normalised or rounded
+
+
+class ForeignRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record in our collection that is not ours to touch, or whose marks cannot be ours."""
+
+    name: str  # as the database names it: a point id, a vector id
+    owner: str | None = None  # whose mark it bears, if any; our own if its other marks are damaged
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """A document as it would be stored, before anything is paid for its vectors."""
+
+    document_id: DocumentId
+    texts: tuple[str, ...]
+    metadata: Metadata
+
+
+class Fit(msgspec.Struct, frozen=True, gc=False):
+    """Whether a sink can store a document, and what of it would not be as the source has it."""
+
+    refusal: str | None = None  # why it can never be stored
+    alterations: tuple[str, ...] = ()  # one line each, as the settings of the sink allow
+
+
+FITS = Fit()
+"""All of it, as it is."""
 
 
 class Hit(msgspec.Struct, frozen=True, gc=False):

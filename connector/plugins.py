@@ -33,6 +33,7 @@ class BuildContext:
     name: str = ""  # a sink's own name, as in [sinks.NAME]
     owner: str = "default"  # [sync] name: marks this sync's records in a shared collection
     seed: int = 0  # of this checkpoint, 64 bits, kept secret; for hashes that nobody can aim at
+    generation: int = 1  # of a sink's collection: which of those beside each other it is built for
     read_only: bool = False  # nothing may be written, caches included
 
     def resolve(self, path: Path) -> Path:

@@ -13,12 +13,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from .filters import Condition
 from .model import (
+    Detail,
     Document,
     DocumentId,
     DocumentRef,
+    Draft,
     EmbeddedRecord,
     Entry,
+    Fit,
+    ForeignRecord,
     Hit,
     InputType,
     ListingComplete,
@@ -249,6 +254,7 @@ class Limits:
 
     records_per_call: int = 100
     bytes_per_call: int = 2_000_000
+    concurrent_calls: int = 1  # upserts, or deletions, of different records that may be under way at one time
     in_process: bool = False  # calls work instead of waiting for a service, so a thread of their own only costs
 
 
@@ -270,6 +276,13 @@ class Sink(Protocol):
     [S10] Any RecordId is kept apart from any other, and read back as it was sent.
     [S11] `prepare` creates what is missing and returns the same incarnation until the collection is
           made anew; then another one.
+    [S12] What `upsert` could never accept of a document, whatever its vectors, `fit` refuses beforehand; what it would
+          store otherwise than it is, `fit` names. It asks no service. Nothing else is refused or altered.
+    [S13] `scan` gives each of our records once, and each other one in the collection as a ForeignRecord. One that
+          bears our mark but is not where, or not what, we would have written is foreign, or has another digest;
+          it never ends the scan.
+    [S14] `count` is how many of our records there are, exactly; None if the service cannot tell just now.
+    [S15] `search` finds only records whose metadata holds all conditions, as `filters.matches` says.
     """
 
     @property
@@ -295,15 +308,43 @@ class Sink(Protocol):
 
     def delete(self, ids: Sequence[RecordId]) -> None: ...
 
-    def scan(self) -> Iterator[StoredRecord]:
-        """Read all of our own records, in any order, in bounded memory."""
+    def fit(self, draft: Draft) -> Fit:
+        """Say whether a document can be stored; called for each that changed, before anything is paid for it."""
         ...
 
-    def search(self, vector: Vectors, limit: int) -> list[Hit]:
+    def scan(self, detail: Detail = Detail.MARKS) -> Iterator[StoredRecord | ForeignRecord]:
+        """Read the whole collection, in any order, in bounded memory. None there yet: nothing."""
+        ...
+
+    def count(self) -> int | None: ...
+
+    def search(self, vector: Vectors, limit: int, where: Sequence[Condition] = ()) -> list[Hit]:
         """Find our own records nearest to a vector, nearest first."""
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class GenerationSink(Sink, Protocol):
+    """A sink whose collection can be built anew beside the one that is read, and then take its place.
+
+    It is built for one generation, `BuildContext.generation`, and reads and writes that one alone.
+
+    [G1] Generations of one collection do not see each other: records, incarnation, counts.
+    [G2] `live` says which generation readers get, by the word of the database and not of our memory; None if there is
+         none. The first generation that is prepared is live at once; later ones only by `make_live`.
+    [G3] `make_live` changes that in one step: a reader gets the one or the other, never neither. Twice is once.
+    [G4] `drop` removes this generation and nothing else, durably. ConfigError if it is the live one. If it is not
+         there, that is no error. What a killed `drop` or `prepare` left is dropped, or prepared, by the next.
+    [G5] `check` of a generation that could not be made live raises ConfigError that says why.
+    """
+
+    def live(self) -> int | None: ...
+
+    def make_live(self) -> None: ...
+
+    def drop(self) -> None: ...
 
 
 class CheckpointStore(Protocol):

@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from connector.errors import ConfigError, RejectedError
-from connector.model import EmbeddedRecord, Hit, RecordId, StoredRecord
+from connector.filters import Condition, matches
+from connector.model import FITS, Detail, Draft, EmbeddedRecord, Fit, Hit, RecordId, StoredRecord
 from connector.plugins import BuildContext, SinkSettings
 from connector.ports import Limits
 
@@ -67,13 +68,21 @@ class MemorySink:
             for id in ids:
                 self.records.pop(id, None)
 
-    def scan(self) -> Iterator[StoredRecord]:
-        for record in self._snapshot():
-            yield StoredRecord(record.id, record.document_id, record.index, record.digest)
+    def fit(self, draft: Draft) -> Fit:  # noqa: ARG002 - a dictionary takes everything
+        return FITS
 
-    def search(self, vector: Vectors, limit: int) -> list[Hit]:
+    def scan(self, detail: Detail = Detail.MARKS) -> Iterator[StoredRecord]:
+        for record in self._snapshot():
+            text, metadata = (record.text, record.metadata) if detail >= Detail.CONTENTS else (None, None)
+            vector = record.vector if detail >= Detail.VECTORS else None
+            yield StoredRecord(record.id, record.document_id, record.index, record.digest, text, metadata, vector)
+
+    def count(self) -> int:
+        return len(self.records)
+
+    def search(self, vector: Vectors, limit: int, where: Sequence[Condition] = ()) -> list[Hit]:
         """Find by cosine; a vector of length zero is near to nothing."""
-        records = self._snapshot()
+        records = [record for record in self._snapshot() if matches(record.metadata, where)]
         if not records:
             return []
         matrix = np.stack([record.vector for record in records])

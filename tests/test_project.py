@@ -24,7 +24,7 @@ from connector.starter import StarterKind, starter
 ROOT = Path(connector.__file__).parent.parent
 
 LAYERS = (
-    {"decimals", "errors", "model"},
+    {"decimals", "errors", "filters", "model"},
     {"events", "fingerprints", "money", "pace", "plan", "ports", "report", "retry"},
     {"checkpoint", "delivery", "embedding", "lanes", "lease", "passages", "plugins", "sqlite_file", "vectors"},
     {"job_book", "job_intake", "job_looks", "job_planning", "job_spool", "job_steps", "job_sweep", "jobs"},
@@ -35,7 +35,7 @@ LAYERS = (
 )
 """A module imports from its own layer and those above it in this table, never from below."""
 
-OFFERED_TO_PLUG_INS = {"errors", "model", "plugins", "ports", "retry"}
+OFFERED_TO_PLUG_INS = {"decimals", "errors", "filters", "model", "plugins", "ports", "retry"}
 """All that a source, an embedder or a sink needs of the connector, ours or a stranger's."""
 
 SUBPACKAGES = {
