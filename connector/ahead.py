@@ -8,14 +8,14 @@ delivery finds it; so the delivery embeds only what is little, or what a job cou
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 import msgspec
 import numpy as np
 
-from .embedding import Text
+from .embedding import Embedding, Text
 from .errors import SafetyError
 from .events import EmbeddingForeseen, Emit
 from .fingerprints import HashSet
@@ -90,7 +90,9 @@ class Missing:
                 if self._file is not None:
                     self._file.write(self._encoder.encode(_Line(hash, text.text, text.tokens)) + b"\n")
 
-    def read(self, max_tokens: int | None = None) -> Iterator[tuple[bytes, str, int]]:
+    def read(
+        self, max_tokens: int | None = None, *, without: Collection[bytes] = ()
+    ) -> Iterator[tuple[bytes, str, int]]:
         """Give the hash, the text and the tokens of each that was kept; no more than so many tokens in all."""
         if self._file is None:
             raise AssertionError("the texts were only counted")
@@ -99,6 +101,8 @@ class Missing:
         left = max_tokens
         for encoded in self._file:
             line = decoder.decode(encoded)
+            if line.hash in without:
+                continue
             if left is not None:
                 left -= line.tokens
                 if left < 0:
@@ -114,6 +118,7 @@ class Ahead:
         embedder: Embedder,
         vectors: VectorStore,
         jobs: Jobs | None,
+        embedding: Embedding,
         *,
         spool: Path,
         ceilings: Ceilings,
@@ -121,24 +126,26 @@ class Ahead:
         emit: Emit,
     ) -> None:
         """`spool` is the folder for the texts that wait for their jobs."""
-        self._embedder, self._vectors, self._jobs = embedder, vectors, jobs
+        self._embedder, self._vectors, self._jobs, self._embedding = embedder, vectors, jobs, embedding
         self._spool, self._ceilings, self._spending, self._emit = spool, ceilings, spending, emit
         self.outcome = Outcome()
+        self.texts_tried = 0  # embedded at once, before jobs were planned
 
-    def embed(self, groups: Callable[[], Iterable[Sequence[Update]]], *, first_run: bool) -> Forecast:
+    def embed(self, groups: Callable[[], Iterable[Sequence[Update]]], *, first_run: bool) -> None:
         """Look, ask, and have jobs done; `groups` walks the source anew each time it is called.
 
             missing  open jobs  then
             -------  ---------  ----------------------------------------------------------------------
             none     none       nothing; no service is asked anything
             any      any        compare with the service, look again if that brought vectors in;
-                                plan jobs if it is much, as far as the ceiling; wait until none is open
+                                if it is much, try one text and plan jobs for the rest, as far as the
+                                ceiling; wait until none is open
 
         Raises:
             SafetyError: a first run would cost more than is spent unasked; nothing was.
             TransientError, UnknownOutcomeError: the service is out of reach; jobs go on by themselves, and
                 the next run finds them.
-            ConfigError: the service refuses everything.
+            ConfigError: the service refuses everything; nothing was uploaded, if jobs were yet to be planned.
         """
         with self._look(groups) as missing:
             told = self._foresee(missing)
@@ -146,17 +153,16 @@ class Ahead:
             if objection := self._ceilings.objection(told, first_run=first_run and not has_open_jobs):
                 raise SafetyError(objection)
             if self._jobs is None or not (missing.texts or has_open_jobs):
-                return told
+                return
             self.outcome = self._jobs.resume()
             if not (self.outcome.stored_texts or self.outcome.dropped_texts):
                 self._plan(told, missing)
                 self.outcome += self._jobs.drive()
-                return told
+                return
         with self._look(groups) as missing:
             told = self._foresee(missing)
             self._plan(told, missing)
         self.outcome += self._jobs.drive()
-        return told
 
     def _look(self, groups: Callable[[], Iterable[Sequence[Update]]]) -> Missing:
         missing = Missing(self._vectors, keep_in=self._spool if self._jobs else None)
@@ -177,8 +183,23 @@ class Ahead:
 
     def _plan(self, told: Forecast, missing: Missing) -> None:
         if self._jobs is not None and told.way is Way.JOBS:
-            planned = self._jobs.plan(missing.read(self._spending.left_tokens()))
+            tried = self._try_one(missing)
+            planned = self._jobs.plan(missing.read(self._spending.left_tokens(), without=tried))
             self._spending.add(planned.tokens)
+
+    def _try_one(self, missing: Missing) -> Collection[bytes]:
+        """Embed the first text at once: a wrong key, model or dimension is then found before anything is uploaded.
+
+        It is a text that is needed, and its vector is kept, so the trial costs nothing. Jobs of no more texts than one
+        call embeds are trial enough.
+        """
+        if missing.texts <= self._embedder.limits.texts_per_call:
+            return ()
+        for hash, text, tokens in missing.read(self._spending.left_tokens()):
+            found, _ = self._embedding.embed({hash: Text(text, tokens)})
+            self.texts_tried += len(found)
+            return found.keys()
+        return ()
 
 
 def foresee(embedder: Embedder, missing: Missing) -> Forecast:

@@ -169,6 +169,7 @@ class _Run:
             parts.embedder,
             parts.vectors,
             jobs,
+            self.embedding,
             spool=parts.checkpoints.folder,
             ceilings=self.options.ceilings,
             spending=self.spending,
@@ -261,7 +262,7 @@ class _Run:
                 checkpoints.keep_known(name, survey.sightings[name].still_valid(delivery.committed))
         if not behind:
             self.parts.vectors.prune(keep=self.options.keep_vectors, max_bytes=self.options.max_vector_bytes)
-        by_jobs = self.ahead.outcome if self.ahead else Outcome()
+        by_jobs, texts_tried = (self.ahead.outcome, self.ahead.texts_tried) if self.ahead else (Outcome(), 0)
         price = price_of(parts_embedder := self.parts.embedder)
         billed = None
         if isinstance(parts_embedder, BilledEmbedder):
@@ -269,7 +270,7 @@ class _Run:
         report = Report(
             counts=counts,
             texts_embedded=self.embedding.texts_embedded + by_jobs.stored_texts,
-            texts_reused=self.embedding.texts_reused - by_jobs.stored_texts,
+            texts_reused=self.embedding.texts_reused - by_jobs.stored_texts - texts_tried,
             texts_by_jobs=by_jobs.stored_texts,
             tokens_embedded=self.embedding.tokens_embedded + by_jobs.stored_tokens,
             tokens_billed=billed,

@@ -150,7 +150,7 @@ def route(texts: int, limits: EmbedLimits, jobs: JobLimits | None) -> tuple[Way,
         return Way.NOW, f"fewer than {jobs.jobs_from:,} texts, from where jobs are used"
     minutes = minutes_at_limit(texts, 0, limits)
     at_limit = f", and {minutes:,.0f} minutes at the rate limit" if minutes is not None else ""
-    return Way.JOBS, f"{jobs.jobs_from:,} texts or more{at_limit}"
+    return Way.JOBS, f"{_texts(jobs.jobs_from)} or more{at_limit}"
 
 
 def forecast(
@@ -164,6 +164,10 @@ def forecast(
     else:
         requests, minutes = math.ceil(texts / limits.texts_per_call), minutes_at_limit(texts, tokens, limits)
     return Forecast(way, reason, texts, tokens, limits.counts_exactly, requests, minutes, price)
+
+
+def _texts(count: int) -> str:
+    return f"{count:,} text" if count == 1 else f"{count:,} texts"
 
 
 def minutes_at_limit(texts: int, tokens: int, limits: EmbedLimits) -> float | None:

@@ -478,7 +478,7 @@ def test_plan_says_that_tokens_are_estimated_where_they_are(project: Project) ->
 
 
 def test_plan_tells_that_jobs_would_be_used_and_why(project: Project, service: BilledJobs) -> None:
-    assert "by embed jobs, in 4 requests: 1 texts or more" in project.run("plan").stdout
+    assert "by embed jobs, in 4 requests: 1 text or more" in project.run("plan").stdout
     assert not service.called
 
 
@@ -531,7 +531,7 @@ def test_sync_by_jobs_tells_what_is_going_on_and_what_went_by_jobs(project: Proj
     assert re.search(r"^embedded 3 texts \(\d+ tokens\), 3 of them by jobs, reused 0$", result.stdout, re.MULTILINE)
     assert result.stderr.splitlines() == [
         "reading the source; known: main 0 documents",
-        "to embed: 3 texts, by embed jobs: 1 texts or more",
+        "to embed: 3 texts, by embed jobs: 1 text or more",
         "embed job job-1 runs: 2 texts",
         "embed job job-2 runs: 1 text",
         "the vectors of 2 texts of an embed job are stored",

@@ -211,6 +211,31 @@ def test_much_goes_through_jobs_and_is_paid_once(folder: Path) -> None:
     assert service.dataset_names == []  # all was cleaned up
 
 
+def test_of_much_one_text_is_tried_before_anything_is_uploaded_and_is_not_paid_again(folder: Path) -> None:
+    rig, service = job_rig(folder, texts_per_job=200)
+    many = {f"doc{n}": f"the text of document {n}" for n in range(service.texts_per_call + 1)}
+    report = rig.sync(many)
+    assert rig.in_step()
+    assert (report.texts_embedded, report.texts_by_jobs, report.texts_reused) == (97, 96, 0)
+    assert len(service.texts_seen) == 1
+    assert set(service.billed.values()) == {1}
+
+
+def test_a_trial_that_the_service_refuses_leaves_nothing_uploaded(folder: Path) -> None:
+    rig, service = job_rig(folder, texts_per_job=200)
+    service.fail_next(ConfigError("there is no such model"))
+    with pytest.raises(ConfigError, match="no such model"):
+        rig.sync({f"doc{n}": f"the text of document {n}" for n in range(service.texts_per_call + 1)})
+    assert service.called["create_dataset"] == 0
+
+
+def test_a_trial_counts_towards_the_ceiling(folder: Path) -> None:
+    rig, service = job_rig(folder, texts_per_job=200)
+    rig.source.set({f"doc{n}": f"the text of document {n}" for n in range(service.texts_per_call + 1)})
+    report = spend(rig, max_tokens=10 * TOKENS_A_TEXT)
+    assert (report.exit_code, report.texts_embedded, report.texts_by_jobs) == (ExitCode.SAFETY, 10, 9)
+
+
 def test_little_goes_directly(folder: Path) -> None:
     rig, service = job_rig(folder, jobs_from=11)
     report = rig.sync(TEN)
