@@ -102,6 +102,14 @@ def want(document: Document, passages: Sequence[Passage], tokens: Sequence[int],
     )
 
 
+def record_digest(embedder: str, metadata: Metadata, text_hash: bytes) -> bytes:
+    """The digest of one record by what it holds: the one that `want` gives it."""
+    digest = _made_by(embedder).copy()
+    digest.update(msgspec.json.encode(metadata, order="deterministic"))
+    digest.update(text_hash)
+    return digest.digest()[:HASH_BYTES]
+
+
 @lru_cache(maxsize=8)
 def _made_by(embedder: str) -> hashlib._Hash:
     """The beginning that the digests of all records of an embedder have in common."""
@@ -131,6 +139,11 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     before: Entry | None
     kind: Kind
     upserts: tuple[int, ...] = ()  # indexes of the records to write
+    alterations: tuple[str, ...] = ()  # what the sink will store otherwise than it is
+
+    def refuse(self, reason: str) -> Change:
+        """The same document, found to be impossible to embed, or to store there."""
+        return compare(Wanted(self.wanted.document_id, self.wanted.fingerprint, problem=reason), self.before)
 
     @property
     def extent_before(self) -> int:
