@@ -1,7 +1,8 @@
 """What an application needs to ask an index questions, in the way in which its passages were embedded.
 
-It is read from the settings and the embedder. No service is asked, and no secret is told: only which variable of the
-environment holds it.
+It is read from the settings and the embedder, and is of the generation that readers get: where the sink can have
+several, that is asked of it, so the vectors and the model are told in one step. No other service is asked, and no
+secret is told: only which variable of the environment holds it.
 
     kind of part         what is told of its settings
     -------------------  ----------------------------------------------------------
@@ -15,19 +16,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit, urlunsplit
 
-from .composition import build_context
+from .composition import build_context, open_sync
 from .config import DELIMITER, PREFIX, canonical
 from .errors import ConfigError
 from .model import RESERVED_PREFIX, InputType
+from .ports import GenerationSink
 
 if TYPE_CHECKING:
     from .config import Settings
+    from .generation_parts import Reading
     from .model import JsonValue
     from .plugins import PluginSettings
 
@@ -38,7 +40,33 @@ EMBEDDER_SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "openai": ("base_url", "model", "send_dimensions", "query_prefix", "passage_prefix"),
     "local": ("model",),
 }
-WRITING_SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {"qdrant-edge": ("min_free_bytes",)}
+WRITING_SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "qdrant-edge": ("min_free_bytes",),
+    "qdrant": (
+        "datatype",
+        "quantization",
+        "quantization_in_ram",
+        "on_disk",
+        "shard_number",
+        "replication_factor",
+        "write_consistency_factor",
+        "timeout_seconds",
+        "concurrent_calls",
+        "records_per_call",
+        "bytes_per_call",
+    ),
+    "pinecone": (
+        "create",
+        "cloud",
+        "region",
+        "unsupported",
+        "oversized",
+        "timeout_seconds",
+        "concurrent_calls",
+        "records_per_call",
+        "bytes_per_call",
+    ),
+}
 """Of a sink: what concerns only those who write to it."""
 QUERY_FACTS: Final[Mapping[str, Mapping[str, JsonValue]]] = {
     "cohere": {"input_type": InputType.SEARCH_QUERY.value, "embedding_type": "float", "truncate": "NONE"},
@@ -47,10 +75,20 @@ QUERY_FACTS: Final[Mapping[str, Mapping[str, JsonValue]]] = {
 }
 """By the embedder's kind: what is sent with a question, or done to it. Strangers' are told the input type alone."""
 QDRANT: Final = "qdrant"
+PINECONE: Final = "pinecone"
 LOOKS_SECRET: Final = re.compile(
     r"(^|[_-])(key|apikey|secret|token|password|passwd|credentials?|auth|authorization|bearer)$", re.IGNORECASE
 )
 """Names of settings whose text is not told, should a stranger's settings class not have marked it as a secret."""
+
+
+@runtime_checkable
+class AddressedSink(Protocol):
+    """A sink that can name where its generation is."""
+
+    def address(self) -> Mapping[str, JsonValue]:
+        """Name it as a client of the database does: {"collection": "docs@2"}. Asks no service."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,32 +118,46 @@ def query_config(settings: Settings, sink: str | None = None) -> QueryConfig:
     if name not in settings.sinks:
         raise ConfigError(f'there is no sink "{name}" in the settings; there are: {", ".join(settings.sinks)}')
     chosen = settings.sinks[name]
-    is_qdrant = chosen.kind.startswith(QDRANT)
+    is_known = chosen.kind.startswith(QDRANT) or chosen.kind == PINECONE
+    with open_sync(settings, read_only=True) as opened:
+        reading = opened.read_generation(name)
+        embedder = _embedder(settings, reading)
+        place = _place(reading)
     return QueryConfig(
-        embedder=_embedder(settings),
-        sink={"name": name, **_public(settings, chosen, without=WRITING_SETTINGS.get(chosen.kind, ()))},
-        payload=_payload() if is_qdrant else {},
-        filter={f"{RESERVED_PREFIX}source": settings.sync.name} if is_qdrant else {},
-        secrets=_variables("embedder", ("embedder",), settings.embedder) | _variables("sink", ("sinks", name), chosen),
+        embedder=embedder,
+        sink={"name": name, **_public(settings, chosen, without=WRITING_SETTINGS.get(chosen.kind, ())), **place},
+        payload=_payload(chosen.kind) if is_known else {},
+        filter={f"{RESERVED_PREFIX}source": settings.sync.name} if is_known else {},
+        secrets=_variables("embedder", ("embedder",), reading.section) | _variables("sink", ("sinks", name), chosen),
     )
 
 
-def _embedder(settings: Settings) -> Told:
-    section = settings.embedder
+def _place(reading: Reading) -> Told:
+    """Say which generation readers get, and where it is, of a sink that can have several."""
+    if not isinstance(reading.sink, GenerationSink):
+        return {}
+    place = dict(reading.sink.address()) if isinstance(reading.sink, AddressedSink) else {}
+    return {"generation": reading.number, **place}
+
+
+def _embedder(settings: Settings, reading: Reading) -> Told:
+    section, embedder = reading.section, reading.embedder
     told = _public(settings, section)
     if section.kind in EMBEDDER_SETTINGS:
         told = {name: told[name] for name in ("kind", *EMBEDDER_SETTINGS[section.kind])}
-    with closing(section.build(build_context(settings, read_only=True))) as embedder:
-        told |= {"dimension": embedder.dimension, "tokens_per_text": embedder.limits.tokens_per_text}
-        told |= QUERY_FACTS.get(section.kind, {"input_type": InputType.SEARCH_QUERY.value})
-        told["identity"] = embedder.identity
+    told |= {"dimension": embedder.dimension, "tokens_per_text": embedder.limits.tokens_per_text}
+    told |= QUERY_FACTS.get(section.kind, {"input_type": InputType.SEARCH_QUERY.value})
+    told["identity"] = embedder.identity
     return told
 
 
-def _payload() -> Told:
-    """Name the fields of a point, as `sinks.qdrant_payload` writes them."""
+def _payload(kind: str) -> Told:
+    """Name the fields of a point, as `sinks.qdrant_payload` writes them, or `sinks.pinecone_records`."""
     marks = {what: f"{RESERVED_PREFIX}{what}" for what in ("document", "index", "source", "digest")}
-    return {"text": "text", **marks, "metadata": "all other fields, at the top level, under their own names"}
+    told: Told = {"text": "text", **marks, "metadata": "all other fields, at the top level, under their own names"}
+    if kind == PINECONE:
+        told["json"] = f"{RESERVED_PREFIX}json"  # those that Pinecone has no type for, as the text of one JSON object
+    return told
 
 
 def _public(settings: Settings, section: PluginSettings, *, without: tuple[str, ...] = ()) -> Told:

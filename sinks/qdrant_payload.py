@@ -15,19 +15,27 @@ silence (a Decimal is rounded, bytes become a list), or take it and cannot read 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 from uuid import UUID, uuid5
 
 import numpy as np
+from msgspec.structs import replace
 
-from connector.errors import RejectedError, SinkError
+from connector.errors import RejectedError
 from connector.model import (
+    FITS,
+    HASH_BYTES,
     RESERVED_NAMES,
     RESERVED_PREFIX,
+    Detail,
     DocumentId,
+    Draft,
     EmbeddedRecord,
+    Fit,
+    ForeignRecord,
     Hit,
     JsonValue,
     Metadata,
@@ -40,6 +48,8 @@ if TYPE_CHECKING:
     from connector.model import Vectors
 
 Payload: TypeAlias = dict[str, JsonValue]
+PointId: TypeAlias = UUID | int | str
+"""Of ours, the UUID or its text, in lower case and with hyphens; of others, also a number."""
 
 VECTOR_SYNC: Final = UUID("6f0b5a52-3f0e-5d0b-9a4c-7c2d1e8b4f60")
 """Root of all point ids. To change it is to abandon every record ever written."""
@@ -50,6 +60,7 @@ DOCUMENT: Final = "_vs_document"
 INDEX: Final = "_vs_index"
 DIGEST: Final = "_vs_digest"
 MARKS: Final = (SOURCE, DOCUMENT, INDEX, DIGEST)
+_DIGEST: Final = re.compile(rf"[0-9a-f]{{{2 * HASH_BYTES}}}")
 
 NESTING: Final = 64
 """How deep metadata may nest. The embedded engine (0.9.0, seen 2026-11) reads 120 levels back, but it accepts more,
@@ -85,25 +96,68 @@ class PointFormat:
             DIGEST: record.digest.hex(),
         }
 
+    def read(
+        self, point: PointId, payload: Payload, detail: Detail, vector: object = None
+    ) -> StoredRecord | ForeignRecord:
+        """Read a point of a scan, of which at least as much was asked for as `detail` says.
 
-def read_stored(payload: Mapping[str, object]) -> StoredRecord:
-    """Read the marks of one of our points; SinkError if somebody has altered them."""
-    document, index, digest = payload.get(DOCUMENT), payload.get(INDEX), payload.get(DIGEST)
+        bears our mark   the other marks                        it is
+        ---------------  -------------------------------------  -------------------------------
+        no               whatever                               foreign, of whom it says, if any
+        yes              damaged, or of another point's record  foreign, of ours
+        yes              whole, and so is what was asked for    stored
+        yes              whole, its text or vector gone         foreign, of ours
+        """
+        stored = self._marks(point, payload)
+        if stored is None:
+            owner = payload.get(SOURCE)
+            return ForeignRecord(str(point), owner if isinstance(owner, str) else None)
+        if detail == Detail.MARKS:
+            return stored
+        text = payload.get(TEXT)
+        row = np.asarray(vector, dtype=np.float32) if isinstance(vector, list) else None
+        if not isinstance(text, str) or (detail == Detail.VECTORS and row is None):
+            return ForeignRecord(str(point), self.owner)
+        return replace(stored, text=text, metadata=read_metadata(payload), vector=row)
+
+    def read_hit(self, point: PointId, payload: Payload, score: float) -> Hit | None:
+        """Read a point that a search has found; None if it is not ours, whatever it says."""
+        stored, text = self._marks(point, payload), payload.get(TEXT)
+        if stored is None or not isinstance(text, str):
+            return None
+        return Hit(stored.id, stored.document_id, stored.index, score, text, read_metadata(payload))
+
+    def _marks(self, point: PointId, payload: Payload) -> StoredRecord | None:
+        """Read the marks of a point; None if this is not a point that we would have written."""
+        document, index, digest = payload.get(DOCUMENT), payload.get(INDEX), payload.get(DIGEST)
+        if (
+            payload.get(SOURCE) != self.owner
+            or not isinstance(document, str)
+            or type(index) is not int  # not even a boolean
+            or not isinstance(digest, str)
+            or not _DIGEST.fullmatch(digest)
+        ):
+            return None
+        id = record_id(DocumentId(document), index)
+        expected = self.point_id(id)
+        if point != expected and str(point) != str(expected):
+            return None
+        return StoredRecord(id, DocumentId(document), index, bytes.fromhex(digest))
+
+
+def read_metadata(payload: Payload) -> Metadata:
+    """Give a payload without what we add to it."""
+    return {name: value for name, value in payload.items() if name not in MARKS and name != TEXT}
+
+
+def fit(draft: Draft) -> Fit:
+    """Say what `upsert` would, whatever the vectors: a point is kept as it is, or not at all."""
     try:
-        if isinstance(document, str) and isinstance(index, int) and isinstance(digest, str):
-            id = DocumentId(document)
-            return StoredRecord(record_id(id, index), id, index, bytes.fromhex(digest))
-    except ValueError:
-        pass  # not hexadecimal: altered, too
-    marks = {name: payload.get(name) for name in MARKS}
-    raise SinkError(f"a record bears our mark, but was altered outside of vector-sync: {marks}")
-
-
-def read_hit(payload: Payload, score: float) -> Hit:
-    """Read a point that a search has found; its metadata comes back without our marks."""
-    stored = read_stored(payload)
-    metadata = {name: value for name, value in payload.items() if name not in MARKS and name != TEXT}
-    return Hit(stored.id, stored.document_id, stored.index, score, str(payload.get(TEXT, "")), metadata)
+        _check_texts(draft.document_id, draft.texts)
+        metadata_bytes(draft.document_id, draft.metadata)
+    except RejectedError as error:
+        return Fit(refusal=str(error))
+    return FITS
 
 
 def checked_bytes(records: Sequence[EmbeddedRecord]) -> int:
@@ -116,11 +170,15 @@ def checked_bytes(records: Sequence[EmbeddedRecord]) -> int:
             raise RejectedError(f'record "{record.id}" is not named after its document "{record.document_id}"')
         if record.metadata is not measured:  # all passages of a document share one mapping
             measured, measured_bytes = record.metadata, metadata_bytes(record.document_id, record.metadata)
-        for what, text in (("id", record.document_id), ("text", record.text)):
-            if not is_unicode(text):
-                raise RejectedError(f'document "{_shown(record.document_id)}": its {what} is not valid Unicode')
+        _check_texts(record.document_id, (record.text,))
         total += measured_bytes + len(record.text) + len(record.document_id)
     return total
+
+
+def _check_texts(document: DocumentId, texts: Sequence[str]) -> None:
+    for what, text in (("id", document), *(("text", text) for text in texts)):
+        if not is_unicode(text):
+            raise RejectedError(f'document "{_shown(document)}": its {what} is not valid Unicode')
 
 
 def metadata_bytes(document: DocumentId, metadata: Metadata) -> int:
