@@ -3,9 +3,10 @@
     PATH/COLLECTION/vector-sync.json     the marker: that the folder is ours, whose, and what it holds
     PATH/COLLECTION/shard/               the engine's own files
     PATH/COLLECTION.creating-UUID/       the same, unfinished; renamed when both are on disk
+    PATH/COLLECTION.dropping-UUID/       what is left of one that was removed
 
-The rename is what creates a collection, so one with a marker is whole. A folder that is not
-exactly so made is never written to. What is left of a creation that was killed is removed by the next.
+A rename is what creates a collection, and what removes one, so one with a marker is whole. A folder that is not
+exactly so made is never written to. What is left by a kill is removed by the next run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import msgspec
 
@@ -89,9 +91,22 @@ def create(folder: Path, marker: Marker, make_shard: Callable[[Path], None]) -> 
         sync(folder.parent)
 
 
+def remove(folder: Path) -> None:
+    """Remove a collection that nobody has open; LeaseError if somebody has. It is gone when it is renamed."""
+    lock = claim(folder)
+    try:
+        doomed = folder.with_name(f"{folder.name}.dropping-{uuid4().hex}")
+        folder.rename(doomed)
+        sync(folder.parent)
+        shutil.rmtree(doomed)
+        sync(folder.parent)
+    finally:
+        os.close(lock)
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed creations of this collection have left; what another process is creating now stays."""
-    unfinished = re.compile(re.escape(folder.name) + r"\.creating-[0-9a-f]{32}")
+    """Remove what killed creations and removals of this collection have left; what another process is at stays."""
+    unfinished = re.compile(re.escape(folder.name) + r"\.(creating|dropping)-[0-9a-f]{32}")
     if not folder.parent.is_dir():
         return
     for path in folder.parent.iterdir():

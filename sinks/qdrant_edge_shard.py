@@ -15,16 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast
 from uuid import UUID
 
+import numpy as np
 import qdrant_edge as engine
 
 from connector.errors import ConfigError, LeaseError, SinkError
+from connector.model import Detail
 
-from .qdrant_payload import MARKS, SOURCE, Payload
+from .qdrant_payload import MARKS, SOURCE, Payload, PointId
+from .qdrant_search import Is, OneOf, Question, Within
 
 if TYPE_CHECKING:
     from connector.model import Vectors
 
 Distance: TypeAlias = Literal["cosine", "dot", "euclid"]
+Point: TypeAlias = tuple[PointId, Payload, object]
+"""Its id, its payload, and its vector as the engine gives it."""
 
 DISTANCES: Final = {
     "cosine": engine.Distance.Cosine,
@@ -88,25 +93,38 @@ class Shard:
         with _refused("the index could not be written to disk"):
             self._opened.flush()
 
-    def page(self, owner: str, start: engine.PointId | None, limit: int) -> tuple[list[Payload], engine.PointId | None]:
-        """Read the marks of some of an owner's points, and where the next page starts."""
+    def page(self, start: PointId | None, limit: int, detail: Detail) -> tuple[list[Point], PointId | None]:
+        """Read some of the points, whosever they are, and where the next page starts."""
         request = engine.ScrollRequest(
-            offset=start, limit=limit, filter=_owned_by(owner), with_payload=list(MARKS), with_vector=False
+            offset=start,
+            limit=limit,
+            with_payload=list(MARKS) if detail == Detail.MARKS else True,
+            with_vector=detail == Detail.VECTORS,
         )
         with _refused("the index could not be read"):
             records, next_start = self._opened.scroll(request)
-        return [record.payload or {} for record in records], next_start
+        return [(record.id, record.payload or {}, record.vector) for record in records], next_start
 
-    def nearest(self, owner: str, vector: Vectors, limit: int) -> list[tuple[float, Payload]]:
-        """Find an owner's points nearest to a vector, with the engine's own scores, nearest first."""
+    def count(self, owner: str) -> int:
+        """Count an owner's points, exactly."""
+        with _refused("the index could not be counted"):
+            return self._opened.count(engine.CountRequest(exact=True, filter=_filter(owner, ())))
+
+    def nearest(
+        self, owner: str, asked: Sequence[Sequence[Question]], vector: Vectors, limit: int
+    ) -> list[tuple[float, PointId, Payload]]:
+        """Find an owner's points nearest to a vector, with the engine's own scores, nearest first.
+
+        Of each of the lists in `asked`, one question has to be answered with yes.
+        """
         request = engine.QueryRequest(
             limit=limit,
             query=engine.Query.Nearest(vector.tolist()),
-            filter=_owned_by(owner),
+            filter=_filter(owner, asked),
             with_payload=True,
         )
         with _refused("the index could not be searched"):
-            return [(point.score, point.payload or {}) for point in self._opened.query(request)]
+            return [(point.score, point.id, point.payload or {}) for point in self._opened.query(request)]
 
     def close(self) -> None:
         """Flush, and let another process open it."""
@@ -114,8 +132,25 @@ class Shard:
             self._opened.close()
 
 
-def _owned_by(owner: str) -> engine.Filter:
-    return engine.Filter(must=[engine.FieldCondition(SOURCE, match=engine.MatchValue(owner))])
+def _filter(owner: str, asked: Sequence[Sequence[Question]]) -> engine.Filter:
+    owned = engine.FieldCondition(SOURCE, match=engine.MatchValue(owner))
+    return engine.Filter(
+        must=[owned, *(engine.Filter(should=[_condition(question) for question in any_of]) for any_of in asked)]
+    )
+
+
+def _condition(question: Question) -> engine.FieldCondition:
+    match question:
+        case OneOf():
+            return engine.FieldCondition(question.key, match=engine.MatchAny(list(question.texts)))
+        case Is():
+            # The engine (0.9.0, seen 2026-11) takes Python's booleans for 1 and 0, but NumPy's for what they are.
+            return engine.FieldCondition(question.key, match=engine.MatchValue(cast("bool", np.bool_(question.value))))
+        case Within():
+            bounds = engine.RangeFloat(
+                gte=question.at_least, gt=question.above, lte=question.at_most, lt=question.below
+            )
+            return engine.FieldCondition(question.key, range=bounds)
 
 
 @contextmanager

@@ -20,13 +20,24 @@ import pytest
 import qdrant_edge
 
 from connector.errors import ConfigError, LeaseError, RejectedError, SinkError
-from connector.model import DocumentId, EmbeddedRecord, RecordId, record_id
+from connector.model import (
+    Detail,
+    DocumentId,
+    Draft,
+    EmbeddedRecord,
+    Fit,
+    ForeignRecord,
+    RecordId,
+    StoredRecord,
+    record_id,
+)
 from connector.plugins import BuildContext
 from connector.testing.sinks import DIMENSION, VECTORS, record
-from sinks.qdrant_edge import MIB, QdrantEdgeSettings, QdrantEdgeSink
+from sinks.qdrant_edge import QdrantEdgeSettings, QdrantEdgeSink
 from sinks.qdrant_edge_folder import MARKER
+from sinks.qdrant_edge_opened import MIB
 from sinks.qdrant_edge_shard import Shard
-from sinks.qdrant_payload import NESTING, Payload
+from sinks.qdrant_payload import NESTING, Payload, PointFormat
 
 if TYPE_CHECKING:
     from connector.model import Vectors
@@ -340,13 +351,88 @@ def test_a_higher_score_is_nearer_for_every_distance(build: Build, distance: str
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
-def test_a_mark_that_was_altered_is_reported_not_guessed(build: Build) -> None:
+OURS = PointFormat.of("docs sync")
+WHOLE: Payload = OURS.payload(record())
+ALTERED: tuple[tuple[Payload, str | None], ...] = (
+    ({"_vs_source": "another sync"}, "another sync"),
+    ({"_vs_source": None}, None),
+    ({"_vs_source": ["docs sync"]}, None),
+    ({"_vs_document": "another"}, "docs sync"),
+    ({"_vs_document": 7}, "docs sync"),
+    ({"_vs_index": 1000}, "docs sync"),
+    ({"_vs_index": True}, "docs sync"),
+    ({"_vs_index": "0"}, "docs sync"),
+    ({"_vs_digest": "not hexadecimal"}, "docs sync"),
+    ({"_vs_digest": "00"}, "docs sync"),
+    ({"_vs_digest": None}, "docs sync"),
+)
+"""What somebody writes over our marks, and whose the record then says it is."""
+
+
+@pytest.mark.parametrize("detail", list(Detail))
+def test_what_we_would_not_have_written_is_foreign_and_never_found(build: Build, detail: Detail) -> None:
     sink = build()
     sink.prepare(DIMENSION)
-    payload = {"_vs_source": "docs sync", "_vs_document": "doc", "_vs_index": 0, "_vs_digest": "not hexadecimal"}
-    sink._collection.shard.upsert([UUID(int=1)], np.ones((1, DIMENSION), dtype=np.float32), [payload])
-    with pytest.raises(SinkError, match="altered outside of vector-sync"):
-        list(sink.scan())
+    sink.upsert([record("mine")])
+    expected = {ForeignRecord("1", None), ForeignRecord("2", "docs sync"), ForeignRecord(str(UUID(int=3)), "docs sync")}
+    plant(sink, 1, {"title": "no marks"})
+    plant(sink, 2, WHOLE)
+    plant(sink, UUID(int=3), WHOLE)
+    for index, (altered, owner) in enumerate(ALTERED):
+        point = OURS.point_id(record(index=index).id)
+        plant(sink, point, OURS.payload(record(index=index)) | altered)
+        expected.add(ForeignRecord(str(point), owner))
+    scanned = list(sink.scan(detail))
+    assert {each for each in scanned if isinstance(each, ForeignRecord)} == expected
+    assert [each.id for each in scanned if isinstance(each, StoredRecord)] == ["mine#0"]
+    assert [hit.id for hit in sink.search(VECTORS[0], 1)] == ["mine#0"]
+
+
+@pytest.mark.parametrize("payload", [{name: it for name, it in WHOLE.items() if name != "text"}, WHOLE | {"text": 7}])
+def test_a_record_whose_text_is_gone_is_foreign_to_whoever_asks_for_the_text(build: Build, payload: Payload) -> None:
+    sink = build()
+    sink.prepare(DIMENSION)
+    plant(sink, OURS.point_id(record().id), payload)
+    assert list(sink.scan(Detail.CONTENTS)) == [ForeignRecord(str(OURS.point_id(record().id)), "docs sync")]
+    assert sink.search(VECTORS[0], 1) == []
+
+
+def test_a_record_whose_vector_is_gone_is_foreign_to_whoever_asks_for_the_vector(build: Build) -> None:
+    sink = build()
+    sink.prepare(DIMENSION)
+    sink.upsert([record()])
+    sink._collection.shard._opened.update(
+        qdrant_edge.UpdateOperation.delete_vectors([OURS.point_id(record().id)], [""])
+    )
+    assert list(sink.scan(Detail.VECTORS)) == [ForeignRecord(str(OURS.point_id(record().id)), "docs sync")]
+
+
+def plant(sink: QdrantEdgeSink, point: UUID | int, payload: Payload) -> None:
+    """Put a point into the collection behind the sink's back, nearest to the first of VECTORS."""
+    planted = qdrant_edge.Point(point, VECTORS[0].tolist(), payload)
+    sink._collection.shard._opened.update(qdrant_edge.UpdateOperation.upsert_points([planted]))
+
+
+def test_damaged_points_take_no_place_from_what_is_found(build: Build) -> None:
+    sink = build()
+    sink.prepare(DIMENSION)
+    sink.upsert([record("near", vector=VECTORS[1]), record("far", vector=VECTORS[-1])])
+    for number in range(50):
+        plant(sink, number, WHOLE)
+    assert [hit.document_id for hit in sink.search(VECTORS[0], 2)] == ["near", "far"]
+
+
+def test_what_is_refused_beforehand_is_refused_in_the_same_words(build: Build) -> None:
+    sink = build()
+    sink.prepare(DIMENSION)
+    for bad in (
+        record("doc", metadata={"price": decimal.Decimal("1.10")}),  # type: ignore[dict-item]  # that is the point
+        record("doc", text="half \ud83d"),
+        record("half \ud83d", text="", digest=bytes(16)),
+    ):
+        with pytest.raises(RejectedError) as caught:
+            sink.upsert([bad])
+        assert sink.fit(Draft(bad.document_id, ("fine", bad.text), bad.metadata)) == Fit(refusal=str(caught.value))
 
 
 # --- an engine that fails half-way ------------------------------------------------------------------------
@@ -385,7 +471,7 @@ def test_the_engine_applies_half_of_a_failed_call(build: Build, half_written: ty
     half_written.failures, half_written.failing_deletions = 1, 2
     with pytest.raises(SinkError):
         sink.upsert([record(digest=bytes(16)), record(index=1)])
-    [payload] = sink._collection.shard.page("docs sync", None, 10)[0]
+    [(_, payload, _)] = sink._collection.shard.page(None, 10, Detail.MARKS)[0]
     assert payload["_vs_digest"] == bytes(16).hex()
 
 

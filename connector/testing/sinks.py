@@ -13,114 +13,47 @@ overridden: a test redefined in a subclass is an error.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
 import pytest
 
 from connector.errors import ConfigError, RejectedError, SinkError, TransientError
-from connector.model import HASH_BYTES, DocumentId, EmbeddedRecord, Metadata, RecordId, StoredRecord, record_id
+from connector.model import HASH_BYTES, EmbeddedRecord
 from connector.ports import Sink
-from connector.testing.contract import Contract
-
-if TYPE_CHECKING:
-    from connector.model import Vectors
-
-DIMENSION = 4
-
-# Unit vectors whose parts float32 holds exactly: sinks that normalise, and sinks that keep four bytes a
-# part, still give back what they were given.
-VECTORS: tuple[Vectors, ...] = tuple(
-    np.array(parts, dtype=np.float32) for parts in itertools.product((0.5, -0.5), repeat=DIMENSION)
-)
-TOLERANCE = 1e-6
-
-METADATA: Metadata = {"title": "Größe & “quotes”", "page": 7, "score": 0.1, "draft": False, "tags": ["a", "b"]}
-RICH_METADATA: Metadata = {
-    "nothing": None,
-    "empty": "",
-    "an empty list": [],
-    "nested": {"deeper": [{"a.b": 1}, None, [1.5, -0.0]]},
-    "2^53 + 1": 2**53 + 1,
-    "most negative": -(2**63),
-    "tiny": 5e-324,
-    "a.dotted[0]name": "kept",
-    "astral": "🚢\N{NULL}\u2028",
-}
-AWKWARD_IDS = (
-    "a",
-    "A",
-    "a#0",
-    "a/b",
-    "a b",
-    "a\n",
-    "\u00e4",
-    "a\u0308",
-    "日本語",
-    "0",
-    "00",
-    "null",
-    "'; DROP",
-    "%2F",
-    "x" * 200,
-    "x" * 199 + "y",
-    "x" * 2000,
-    "https://example.com/p?q=1&r=#frag",
-    "C:\\docs\\a.txt",
-    "00000000-0000-0000-0000-000000000000",
+from connector.testing.sink_reading import ReadingRules
+from connector.testing.sink_records import (
+    AWKWARD_IDS,
+    DIMENSION,
+    METADATA,
+    RICH_METADATA,
+    TOLERANCE,
+    VECTORS,
+    SinkHarness,
+    assert_stored,
+    foreign,
+    ours,
+    record,
+    stored,
 )
 
-
-class SinkHarness(Protocol):
-    """What the contract needs, besides the sink, of whoever wrote it."""
-
-    @property
-    def sink(self) -> Sink:
-        """The current sink; at first one that is prepared for DIMENSION, on an empty collection."""
-        ...
-
-    def stored(self) -> Mapping[RecordId, EmbeddedRecord]:
-        """Read all of the connector's records back, not through the sink, once writes have settled."""
-        ...
-
-    def exists(self) -> bool:
-        """Tell whether there is a collection, not through the sink."""
-        ...
-
-    def reopen(self) -> Sink:
-        """Close the sink, and build another from the same settings, as the next run does. It is not prepared."""
-        ...
-
-    def remove(self) -> None:
-        """Close the sink, and remove the collection behind its back."""
-        ...
-
-    def unacceptable(self) -> EmbeddedRecord:
-        """Give a well-formed record that this sink can never accept."""
-        ...
-
-    def fail_next_call(self, *, passing: bool, retry_after_seconds: float | None = None) -> None:
-        """Let the service fail the sink's next call: for now, naming a wait, or for good."""
-        ...
-
-    def plant_foreign(self, vector: Vectors) -> None:
-        """Put a record into the collection that is not the connector's."""
-        ...
-
-    def foreign_is_intact(self) -> bool:
-        """Tell whether the planted record is as it was."""
-        ...
+__all__ = [
+    "AWKWARD_IDS",
+    "DIMENSION",
+    "METADATA",
+    "RICH_METADATA",
+    "TOLERANCE",
+    "VECTORS",
+    "SinkContract",
+    "SinkHarness",
+    "assert_stored",
+    "call",
+    "foreign",
+    "ours",
+    "record",
+    "stored",
+]
 
 
-class SinkContract(Contract):
-    """The rules S1 to S11 of `connector.ports.Sink`."""
-
-    @pytest.fixture
-    def harness(self) -> SinkHarness:
-        raise NotImplementedError("give the contract a harness: see SinkHarness")
+class SinkContract(ReadingRules):
+    """The rules S1 to S11 of `connector.ports.Sink`, and with them all others."""
 
     def test_S1_what_is_written_can_be_read_back(self, harness: SinkHarness) -> None:
         records = [record(index=index) for index in range(3)]
@@ -144,7 +77,7 @@ class SinkContract(Contract):
         records = [record(index=index) for index in range(2 * per_call + 1)]
         for start in range(0, len(records), per_call):
             harness.sink.upsert(records[start : start + per_call])
-        assert by_id(harness.sink.scan()) == [stored(each) for each in sorted(records, key=lambda each: each.id)]
+        assert ours(harness.sink.scan()) == [stored(each) for each in sorted(records, key=lambda each: each.id)]
 
     def test_S1_a_scan_gives_the_latest_digest(self, harness: SinkHarness) -> None:
         changed = record(text="new", digest=bytes(range(HASH_BYTES)))
@@ -190,7 +123,7 @@ class SinkContract(Contract):
         mine = record()
         harness.plant_foreign(mine.vector)
         harness.sink.upsert([mine])
-        assert list(harness.sink.scan()) == [stored(mine)]
+        assert ours(harness.sink.scan()) == [stored(mine)]
         assert [hit.id for hit in harness.sink.search(mine.vector, 5)] == [mine.id]
         harness.sink.delete([mine.id])
         harness.reopen().prepare(DIMENSION)
@@ -276,7 +209,7 @@ class SinkContract(Contract):
         for each in records:
             harness.sink.upsert([each])
         assert_stored(harness, records)
-        assert by_id(harness.sink.scan()) == [stored(each) for each in sorted(records, key=lambda each: each.id)]
+        assert ours(harness.sink.scan()) == [stored(each) for each in sorted(records, key=lambda each: each.id)]
         harness.sink.delete([records[0].id])
         assert_stored(harness, records[1:])
 
@@ -297,49 +230,9 @@ class SinkContract(Contract):
         assert_stored(harness, [])
 
 
-def record(
-    document: str = "doc",
-    index: int = 0,
-    *,
-    vector: Vectors | None = None,
-    text: str | None = None,
-    metadata: Metadata = METADATA,
-    digest: bytes | None = None,
-) -> EmbeddedRecord:
-    """Make a record that every sink accepts; what is not said follows from `document` and `index`."""
-    id = record_id(DocumentId(document), index)
-    return EmbeddedRecord(
-        id=id,
-        document_id=DocumentId(document),
-        index=index,
-        vector=VECTORS[index % len(VECTORS)] if vector is None else vector,
-        text=f"passage {index} of {document[:50]}" if text is None else text,
-        metadata=metadata,
-        digest=blake2b(id.encode(), digest_size=HASH_BYTES).digest() if digest is None else digest,
-    )
-
-
-def stored(record: EmbeddedRecord) -> StoredRecord:
-    """Say what a scan is to tell of a record."""
-    return StoredRecord(record.id, record.document_id, record.index, record.digest)
-
-
-def by_id(records: Iterable[StoredRecord]) -> list[StoredRecord]:
-    """Sort what a scan gave, which may come in any order."""
-    return sorted(records, key=lambda each: each.id)
-
-
 def call(sink: Sink, operation: str, record: EmbeddedRecord) -> None:
     """Upsert one record, or delete it."""
     if operation == "upsert":
         sink.upsert([record])
     else:
         sink.delete([record.id])
-
-
-def assert_stored(harness: SinkHarness, records: Sequence[EmbeddedRecord]) -> None:
-    """Assert that the collection holds these records of ours, whole, and no others."""
-    found = harness.stored()
-    assert found == {each.id: each for each in records}
-    for each in records:  # vectors do not take part in the comparison of records
-        np.testing.assert_allclose(found[each.id].vector, each.vector, atol=TOLERANCE)
