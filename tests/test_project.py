@@ -25,13 +25,16 @@ ROOT = Path(connector.__file__).parent.parent
 
 LAYERS = (
     {"decimals", "errors", "filters", "model"},
-    {"events", "fingerprints", "money", "pace", "plan", "ports", "report", "retry"},
-    {"checkpoint", "delivery", "embedding", "lanes", "lease", "passages", "plugins", "sqlite_file", "vectors"},
-    {"job_book", "job_intake", "job_looks", "job_planning", "job_spool", "job_steps", "job_sweep", "jobs"},
-    {"ahead", "survey", "tally"},
-    {"engine"},
+    {"drift", "events", "fingerprints", "generations", "money", "pace", "plan", "ports", "report", "retry"},
+    {"ledger_walk", "scratch"}
+    | {"checkpoint", "delivery", "embedding", "lanes", "lease", "parcels", "passages", "plugins", "sqlite_file", "vectors"},
+    {"generation_book", "job_book", "job_intake", "job_looks", "job_planning", "job_spool", "job_steps", "job_sweep", "jobs"},
+    {"ahead", "parts", "survey", "tally"},
+    {"engine", "planning", "summary", "walk"},
     {"config", "composition", "inspection", "job_control", "job_inspection", "query_config", "starter", "terminal"}
-    | {"cli", "cli_embed_jobs", "cli_jobs", "__main__"},
+    | {"generation_control", "generation_parts", "generation_run", "generation_switch"}
+    | {"cli_verify", "index_control", "rebuild", "verification"}
+    | {"cli", "cli_embed_jobs", "cli_generations", "cli_jobs", "__main__"},
 )
 """A module imports from its own layer and those above it in this table, never from below."""
 

@@ -135,6 +135,7 @@ def test_of_the_index_it_tells_where_it_is_and_what_is_in_a_record(project: Proj
         "collection": "mine",
         "distance": "cosine",
         "path": str(project.folder / "there"),
+        "generation": 1,
     }
     payload = table(answer, "payload")
     assert [payload[what] for what in ("text", "document", "index", "source", "digest")] == [
