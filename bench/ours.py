@@ -20,7 +20,17 @@ from stub import PointCollection, open_collection
 from connector.checkpoint import Checkpoints
 from connector.config import canonical
 from connector.engine import Parts, sync
-from connector.model import EmbeddedRecord, Hit, InputType, RecordId, StoredRecord
+from connector.model import (
+    FITS,
+    Draft,
+    EmbeddedRecord,
+    Fit,
+    ForeignRecord,
+    Hit,
+    InputType,
+    RecordId,
+    StoredRecord,
+)
 from connector.passages import PassageSplitter
 from connector.plugins import BuildContext
 from connector.ports import EmbedLimits, Limits, Sink
@@ -77,8 +87,15 @@ class CollectionSink:
     def delete(self, ids: Sequence[RecordId]) -> None:
         self.collection.delete([point_id(id) for id in ids])
 
+    def fit(self, draft: Draft) -> Fit:
+        del draft
+        return FITS
+
     def scan(self) -> Iterator[StoredRecord]:
         return iter(())
+
+    def count(self) -> int | None:
+        return None
 
     def search(self, vector: Vectors, limit: int) -> list[Hit]:
         del vector, limit
@@ -127,8 +144,14 @@ class CountedSink:
         self.sink.delete(ids)
         self.job.deleted(len(ids))
 
-    def scan(self) -> Iterator[StoredRecord]:
+    def fit(self, draft: Draft) -> Fit:
+        return self.sink.fit(draft)
+
+    def scan(self) -> Iterator[StoredRecord | ForeignRecord]:
         return self.sink.scan()
+
+    def count(self) -> int | None:
+        return self.sink.count()
 
     def search(self, vector: Vectors, limit: int) -> list[Hit]:
         return self.sink.search(vector, limit)

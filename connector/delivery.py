@@ -2,26 +2,28 @@
 
 For a group of documents: note in the ledger what the sink may come to hold (`begin`), write the
 records that differ, delete what is left over, note what it holds now (`commit`). Upserts come before
-deletions, so a document is never absent from a search while it changes. A sink that fails for good
+deletions, so a document is never absent from a search while it changes. Calls of one group go on beside each other
+where the sink takes that; the commit waits for all of them. A sink that fails for good, at whatever call,
 is stopped: it is left where its ledger says, for the next run, and the other sinks go on.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-import msgspec
-
-from .errors import RejectedError, SinkError, TransientError
-from .events import DocumentRejected, DocumentsCommitted, DocumentsDeleted, Emit, SinkStopped
+from .errors import LeaseError, RejectedError, SinkError, TransientError
+from .events import DocumentAltered, DocumentRejected, DocumentsCommitted, DocumentsDeleted, Emit, SinkStopped
+from .lanes import make_together
 from .model import UNKNOWN, DocumentId, EmbeddedRecord, Entry, RecordId, record_id
+from .parcels import chunks, pack, parcels
 from .plan import Change
-from .ports import CheckpointStore, Limits, Sink
-from .report import SinkReport
+from .ports import CheckpointStore, Sink
+from .report import MAX_ALTERATIONS, Alteration, SinkReport
 from .retry import Retry
 
 if TYPE_CHECKING:
@@ -30,19 +32,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_REJECTS_IN_A_ROW = 20  # then it is the sink, not the records
-BYTES_PER_NUMBER = 12  # of a float32 as JSON, comma included
-BYTES_PER_RECORD = 512  # ids, marks and punctuation
+STOPS = (TransientError, SinkError, LeaseError)  # a lease: an embedded index that another process has open
 
 
 class _StoppedError(Exception):
     """Ends the work for this sink; never leaves this module."""
-
-
-class Parcel(msgspec.Struct, frozen=True, gc=False):
-    """One record on its way, and about how many bytes it takes in a request."""
-
-    record: EmbeddedRecord
-    weight_bytes: int
 
 
 @dataclass(slots=True)
@@ -54,6 +48,7 @@ class Delivery:
     checkpoints: CheckpointStore
     retry: Retry
     emit: Emit
+    threads: bool = True  # for calls beside each other, where the sink takes them; without, they keep their order
     stopped: str | None = field(default=None, init=False)
     behind: int = field(default=0, init=False)
     committed: bytearray = field(default_factory=bytearray, init=False)  # fingerprints, 16 bytes each
@@ -61,23 +56,37 @@ class Delivery:
     deleted: int = field(default=0, init=False)
     upsert_calls: int = field(default=0, init=False)
     delete_calls: int = field(default=0, init=False)
+    altered: int = field(default=0, init=False)
+    alterations: list[Alteration] = field(default_factory=list, init=False)  # the first of them
     _rejects_in_a_row: int = field(default=0, init=False)
     _incarnation: str | None = field(default=None, init=False)
-    _is_ready: bool = field(default=False, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)  # of the counts, between calls
+    _is_given_up: bool = field(default=False, init=False)  # calls that wait to be made again are not
+    is_ready: bool = field(default=False, init=False)  # opened for writing, in this run
 
     def check(self) -> None:
-        """Find out which collection the sink writes to; ConfigError if it cannot hold such vectors."""
-        self._incarnation = self.sink.check(self.dimension)
+        """Find out which collection the sink writes to; ConfigError if it cannot hold such vectors.
+
+        A sink that does not answer is stopped, for this run.
+        """
+        self._unless_stopped((), self._check)
 
     def open_ledger(self) -> int:
         """Make the collection if `check` did not find it, and its ledger; before anything is paid for.
 
-        Returns how many documents the ledger had of another collection; they are forgotten.
+        Returns how many documents the ledger had of another collection; they are forgotten. The ledger of a sink that
+        is stopped is left alone.
         """
         if self._incarnation is None:
-            self._incarnation = self.sink.prepare(self.dimension)
-            self._is_ready = True
+            self._unless_stopped((), self._make_anew)
+        if self.stopped or self._incarnation is None:
+            return 0
         return self.checkpoints.open_ledger(self.sink.name, self._incarnation)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the sink can be asked something without opening what this run did not need."""
+        return self.is_ready or not self.sink.limits.in_process
 
     def write(self, changes: Sequence[Change], vectors: Mapping[bytes, Vectors]) -> Collection[DocumentId]:
         """Bring changed documents to the sink; return those that it refused."""
@@ -95,7 +104,22 @@ class Delivery:
 
     def report(self) -> SinkReport:
         """Sum up."""
-        return SinkReport(self.upserted, self.deleted, self.upsert_calls, self.delete_calls, self.behind, self.stopped)
+        return SinkReport(
+            upserted=self.upserted,
+            deleted=self.deleted,
+            upsert_calls=self.upsert_calls,
+            delete_calls=self.delete_calls,
+            behind=self.behind,
+            stopped=self.stopped,
+            altered=self.altered,
+        )
+
+    def _check(self) -> None:
+        self._incarnation = self._try(f"check {self.sink.name}", lambda: self.sink.check(self.dimension))
+
+    def _make_anew(self) -> None:
+        self._incarnation = self._try(f"make {self.sink.name}", lambda: self.sink.prepare(self.dimension))
+        self.is_ready = True
 
     def _write(
         self, changes: Sequence[Change], vectors: Mapping[bytes, Vectors], problems: dict[DocumentId, str]
@@ -103,9 +127,9 @@ class Delivery:
         if doubtful := [change.doubt() for change in changes if change.touches_sink]:
             self.checkpoints.begin(self.sink.name, doubtful)
 
-        for call in pack(parcels(changes, vectors), self.sink.limits):
-            for record, reason in self._upsert(call):
-                problems.setdefault(record.document_id, reason)
+        upserts = (partial(self._upsert, call) for call in pack(parcels(changes, vectors), self.sink.limits))
+        for record, reason in chain.from_iterable(self._make(upserts)):
+            problems.setdefault(record.document_id, reason)
 
         # A document is in a sink whole or not at all: old and new are not left mixed.
         done = [_refused(change, problems) if problems else change.done() for change in changes]
@@ -118,11 +142,13 @@ class Delivery:
         )
         self.checkpoints.commit(self.sink.name, done)
 
-        for entry in done:
+        for change, entry in zip(changes, done, strict=True):
             if entry.fingerprint is not None:
                 self.committed += entry.fingerprint
             if entry.problem is not None:
                 self.emit(DocumentRejected(self.sink.name, entry.document_id, entry.problem))
+            elif change.alterations:
+                self._note_alteration(entry.document_id, change.alterations)
         accepted = sum(entry.problem is None for entry in done)
         self.emit(DocumentsCommitted(self.sink.name, accepted, sum(len(change.upserts) for change in changes)))
 
@@ -135,48 +161,82 @@ class Delivery:
         self.checkpoints.commit(self.sink.name, (), [e.document_id for e in entries])
         self.emit(DocumentsDeleted(self.sink.name, len(entries)))
 
+    def _note_alteration(self, id: DocumentId, alterations: tuple[str, ...]) -> None:
+        self.altered += 1
+        if len(self.alterations) < MAX_ALTERATIONS:
+            self.alterations.append(Alteration(self.sink.name, id, alterations))
+        self.emit(DocumentAltered(self.sink.name, id, alterations))
+
     def _upsert(self, call: Sequence[EmbeddedRecord]) -> list[tuple[EmbeddedRecord, str]]:
         """Write one call; find the records that make the sink refuse it by halving it."""
         try:
-            self.upsert_calls += 1
-            self._call(f"upsert {len(call)} records into {self.sink.name}", partial(self.sink.upsert, call))
+            with self._lock:
+                self.upsert_calls += 1
+            self._try(f"upsert {len(call)} records into {self.sink.name}", partial(self.sink.upsert, call))
         except RejectedError as error:
             if len(call) > 1:
                 middle = len(call) // 2
                 return self._upsert(call[:middle]) + self._upsert(call[middle:])
-            self._rejects_in_a_row += 1
-            if self._rejects_in_a_row > MAX_REJECTS_IN_A_ROW:
-                self._stop(
-                    f"{self._rejects_in_a_row} records in a row were refused, the last one because {error}", error
-                )
+            with self._lock:
+                self._rejects_in_a_row += 1
+                rejects = self._rejects_in_a_row
+            if rejects > MAX_REJECTS_IN_A_ROW:
+                self._stop(f"{rejects} records in a row were refused, the last one because {error}", error)
             return [(call[0], str(error))]
-        self._rejects_in_a_row = 0
-        self.upserted += len(call)
+        with self._lock:
+            self._rejects_in_a_row = 0
+            self.upserted += len(call)
         return []
 
     def _delete(self, ids: Iterable[RecordId]) -> None:
-        for call in chunks(ids, self.sink.limits.records_per_call):
+        self._make(partial(self._delete_call, call) for call in chunks(ids, self.sink.limits.records_per_call))
+
+    def _delete_call(self, call: Sequence[RecordId]) -> None:
+        with self._lock:
             self.delete_calls += 1
-            self._call(f"delete {len(call)} records from {self.sink.name}", partial(self.sink.delete, call))
+        self._try(f"delete {len(call)} records from {self.sink.name}", partial(self.sink.delete, call))
+        with self._lock:
             self.deleted += len(call)
+
+    def _make(self, calls: Iterator[Callable[[], T]]) -> list[T]:
+        """Make a group's upserts, or its deletions, as many at a time as the sink takes; open it before the first."""
+        if (first := next(calls, None)) is None:
+            return []
+        self._try(f"open {self.sink.name}", self._make_ready)
+        if not self.threads or self.sink.limits.concurrent_calls == 1 or (second := next(calls, None)) is None:
+            return [call() for call in chain((first,), calls)]
+        at_a_time = self.sink.limits.concurrent_calls
+        all_calls = (partial(self._unless_given_up, call) for call in chain((first, second), calls))
+        return make_together(all_calls, at_a_time=at_a_time, give_up=self._give_up)
 
     def _make_ready(self) -> None:
         """Open the sink for its first write of a run; most runs write nothing, and opening may take long."""
-        if not self._is_ready:
+        if not self.is_ready:
             if self.sink.prepare(self.dimension) != self._incarnation:
                 raise SinkError("the collection was replaced while the run was under way")
-            self._is_ready = True
+            self.is_ready = True
 
-    def _call(self, what: str, call: Callable[[], None]) -> None:
+    def _try(self, what: str, call: Callable[[], T]) -> T:
+        """Make a call, again and again while its failure may pass; one that lasts stops the sink."""
         try:
-            self.retry(f"open {self.sink.name}", self._make_ready, self.emit)
-            self.retry(what, call, self.emit)
-        except (TransientError, SinkError) as error:
+            return self.retry(what, partial(self._unless_given_up, call), self.emit)
+        except STOPS as error:
             self._stop(str(error) or type(error).__name__, error)
 
-    def _stop(self, reason: str, cause: Exception) -> None:
-        self.stopped = reason
-        self.emit(SinkStopped(self.sink.name, reason))
+    def _unless_given_up(self, call: Callable[[], T]) -> T:
+        if self._is_given_up:
+            raise _StoppedError
+        return call()
+
+    def _give_up(self) -> None:
+        self._is_given_up = True
+
+    def _stop(self, reason: str, cause: Exception) -> NoReturn:
+        with self._lock:
+            is_first, self.stopped = self.stopped is None, self.stopped or reason
+        self._give_up()
+        if is_first:
+            self.emit(SinkStopped(self.sink.name, reason))
         raise _StoppedError from cause
 
     def _unless_stopped(self, documents: Sequence[object], work: Callable[[], None]) -> None:
@@ -197,45 +257,3 @@ def _refused(change: Change, problems: Mapping[DocumentId, str]) -> Entry:
     if problem is None:
         return change.done()
     return Entry(change.wanted.document_id, change.wanted.fingerprint, None, (), problem)
-
-
-def parcels(changes: Iterable[Change], vectors: Mapping[bytes, Vectors]) -> Iterator[Parcel]:
-    """Make the records that changes ask for."""
-    for change in changes:
-        wanted = change.wanted
-        for index in change.upserts:
-            text, vector = wanted.texts[index], vectors[wanted.text_hashes[index]]
-            text_bytes = len(text) if text.isascii() else 4 * len(text)
-            yield Parcel(
-                EmbeddedRecord(
-                    id=record_id(wanted.document_id, index),
-                    document_id=wanted.document_id,
-                    index=index,
-                    vector=vector,
-                    text=text,
-                    metadata=wanted.metadata,
-                    digest=wanted.digests[index],
-                ),
-                BYTES_PER_NUMBER * len(vector) + text_bytes + wanted.metadata_bytes + BYTES_PER_RECORD,
-            )
-
-
-def pack(parcels: Iterable[Parcel], limits: Limits) -> Iterator[list[EmbeddedRecord]]:
-    """Group records into calls that a sink accepts; a record that is too large has a call to itself."""
-    call: list[EmbeddedRecord] = []
-    size_bytes = 0
-    for parcel in parcels:
-        if call and (len(call) == limits.records_per_call or size_bytes + parcel.weight_bytes > limits.bytes_per_call):
-            yield call
-            call, size_bytes = [], 0
-        call.append(parcel.record)
-        size_bytes += parcel.weight_bytes
-    if call:
-        yield call
-
-
-def chunks(members: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut a sequence into lists of at most `size`."""
-    rest = iter(members)
-    while chunk := list(islice(rest, size)):
-        yield chunk

@@ -1,92 +1,63 @@
 """Bring every sink to what the source has now. Start reading here.
 
     ahead       where embedding costs: what is missing, is that meant, and jobs for what is much
-    survey      what differs from each sink's ledger, in groups of documents
-    embedding   a vector for each text that needs one: from the store, or from the embedder into it
-    delivery    begin, upsert, delete leftovers, commit: for each sink in a lane of its own
-    departures  then, after a complete listing and if the guard agrees, what is gone goes
+    walk        over the source, once for all sinks, and once more for those that could not keep up:
+      survey      what differs from each sink's ledger, in groups of documents; what a sink could never store
+      embedding   a vector for each text that needs one: from the store, or from the embedder into it
+      delivery    begin, upsert, delete leftovers, commit: for each sink in a lane of its own
+      departures  then, after a complete listing and if the guard agrees, what is gone goes
+    summary     how it ended, and whether each sink holds as many records as were written
 
 A sink's ledger moves only after the sink's answer, so a run may stop anywhere and the next one
-carries on. What is repeated is harmless: records have fixed names, and vectors are stored.
+carries on. What is repeated is harmless: records have fixed names, and vectors are stored. A sink that
+does not answer is stopped, at the start or at any later call, and the others go on without it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
-from .ahead import Ahead, Missing, foresee, price_of, texts_to_write
-from .checkpoint import Checkpoints
-from .delivery import Delivery, chunks
+from .ahead import Ahead, price_of
+from .delivery import Delivery
 from .embedding import Embedding
-from .errors import ConfigError, SafetyError, TransientError, UnknownOutcomeError
+from .errors import (
+    BUG,
+    INTERRUPTED,
+    ConfigError,
+    ConnectorError,
+    SafetyError,
+    TransientError,
+    UnknownOutcomeError,
+)
 from .events import Emit, Event, LedgerVoided, RunStarted, ignore
 from .job_book import JobBook
 from .jobs import Jobs, Outcome
-from .lanes import Lane
-from .money import Ceilings, Spending, cost
+from .lanes import Lanes
+from .model import JsonValue
+from .money import Spending, cost
 from .pace import Pace
-from .passages import PassageSplitter
-from .plan import Change, DeleteGuard, Recipe
-from .ports import BilledEmbedder, Embedder, JobEmbedder, Sink, Source
-from .report import PlannedDocument, PlanReport, Report, SinkPlan
+from .parts import Options, Parts
+from .planning import plan, survey_of
+from .ports import BilledEmbedder, JobEmbedder
+from .report import Report, SinkReport
 from .retry import Retry
+from .summary import drift, objections, reembed_objection, sink_problems, source_problems
 from .survey import Survey, Update
-from .tally import Departures, Tally, exit_code
-from .vectors import Keep, SqliteVectors
+from .tally import exit_code
+from .walk import Walk
 
-if TYPE_CHECKING:
-    from .model import Vectors
+__all__ = ["JOBS_FOLDER", "Options", "Parts", "plan", "sync"]
 
-DOCUMENTS_PER_DELETION = 1000
 JOBS_FOLDER = "jobs"  # of the state: the texts that wait for their jobs
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the operator decides for a run."""
-
-    max_delete_fraction: float = 0.1
-    min_delete_count: int = 20  # that many documents may always be deleted
-    confirm_deletes: int | None = None  # up to so many documents may be deleted in this run
-    accept_reembed: bool = False  # the embedder or the splitter changed, and that is meant
-    keep_vectors: Keep = "all"
-    max_vector_bytes: int | None = None
-    ceilings: Ceilings = field(default_factory=Ceilings)  # what embedding may cost
-    threads: bool = True  # one for each sink that is a service; without, a run is the same each time
-
-    @property
-    def guard(self) -> DeleteGuard:
-        """The guard that these options ask for."""
-        return DeleteGuard(self.max_delete_fraction, self.min_delete_count, self.confirm_deletes)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a sync is put together from. Checkpoints that are open for writing hold the lease."""
-
-    source: Source
-    embedder: Embedder
-    splitter: PassageSplitter
-    sinks: Sequence[Sink]
-    checkpoints: Checkpoints
-    vectors: SqliteVectors
-    source_settings: str  # all that decides what `fetch` makes of a document
-
-    @property
-    def recipe(self) -> Recipe:
-        """All that turns a document into records, except the document."""
-        return Recipe(self.embedder.identity, self.splitter.identity, self.source_settings)
 
 
 def sync(
     parts: Parts,
-    options: Options = Options(),  # frozen
+    options: Options = Options(),  # noqa: B008  # frozen
     *,
     retry: Retry = Retry(),  # noqa: B008  # frozen
     emit: Emit = ignore,
@@ -101,19 +72,14 @@ def sync(
         LeaseError: another process took the state over.
     """
     run = _Run(parts, options, retry, _one_at_a_time(emit), clock)
-    run.prepare()
-    run.embed_ahead()
-    with ExitStack() as open_lanes:
-        lanes = {
-            sink.name: open_lanes.enter_context(
-                Lane(sink.name, threaded=options.threads and not sink.limits.in_process)
-            )
-            for sink in parts.sinks
-        }
-        run.bring_what_differs(lanes)
-        departures = run.tally.departures(run.survey, options.guard)
-        run.take_out(departures, lanes)
-    return run.end(departures)
+    try:
+        run.prepare()
+        run.embed_ahead()
+        run.walk()
+        return run.end()
+    except (Exception, KeyboardInterrupt) as error:
+        run.note_failure(error)
+        raise
 
 
 class _Run:
@@ -123,7 +89,6 @@ class _Run:
         self.parts, self.options, self.emit, self.clock = parts, options, emit, clock
         self.started = clock()
         self.retry = retry
-        self.tally = Tally()
         self.ahead: Ahead | None = None
         self.objection: str | None = None  # why the run stops to ask before it embeds more
         self.spending = Spending(options.ceilings.tokens(price_of(parts.embedder)))
@@ -136,10 +101,17 @@ class _Run:
             Pace(parts.embedder.limits, clock=clock, sleep=retry.sleep),
         )
         self.deliveries = {
-            sink.name: Delivery(sink, parts.embedder.dimension, parts.checkpoints, retry, emit) for sink in parts.sinks
+            sink.name: Delivery(sink, parts.embedder.dimension, parts.checkpoints, retry, emit, threads=options.threads)
+            for sink in parts.sinks
         }
         self.survey: Survey
+        self.walks: list[Walk] = []
         self.run_id = 0
+
+    @property
+    def stopped(self) -> list[str]:
+        """The sinks that are given up for this run."""
+        return [name for name, delivery in self.deliveries.items() if delivery.stopped]
 
     def prepare(self) -> None:
         """Make every sink and its ledger ready, before anything is read or paid for."""
@@ -148,20 +120,22 @@ class _Run:
         parts.source.check()
         for delivery in self.deliveries.values():
             delivery.check()
-        if not self.options.accept_reembed and (objection := reembed_objection(parts)):
+        if not self.options.accept_reembed and (objection := reembed_objection(parts, without=self.stopped)):
             raise SafetyError(objection)
         for name, delivery in self.deliveries.items():
             if forgotten := delivery.open_ledger():
                 self.emit(LedgerVoided(name, forgotten))
-            if checkpoints.recipe(name) != recipe:
+            if not delivery.stopped and checkpoints.recipe(name) != recipe:
                 checkpoints.set_recipe(name, recipe)
         self.run_id = checkpoints.start_run(time.time())
-        self.survey = _survey(parts, self.emit)
+        self.survey = survey_of(parts, self.emit, left_out=self.stopped)
         self.emit(RunStarted(self.run_id, {name: len(s.known) for name, s in self.survey.sightings.items()}))
 
     def embed_ahead(self) -> None:
         """Where embedding costs, see what it is going to be before it begins; what is much goes through jobs now."""
         parts = self.parts
+        if len(self.stopped) == len(parts.sinks):
+            return
         jobs = self._jobs()
         if jobs is None and not isinstance(parts.embedder, BilledEmbedder):
             return
@@ -177,11 +151,14 @@ class _Run:
         )
         is_first = not any(parts.checkpoints.count(name) for name in self.deliveries)
         try:
-            self.ahead.embed(lambda: _survey(parts, ignore).groups(), first_run=is_first)
+            self.ahead.embed(self._groups, first_run=is_first)
         except SafetyError as error:
             self.objection = str(error)
         except (TransientError, UnknownOutcomeError) as error:
             self.survey.break_off(error)
+
+    def _groups(self) -> Iterable[Sequence[Update]]:
+        return survey_of(self.parts, ignore, left_out=self.stopped).groups()
 
     def _jobs(self) -> Jobs | None:
         embedder, checkpoints = self.parts.embedder, self.parts.checkpoints
@@ -203,67 +180,49 @@ class _Run:
             sleep=self.retry.sleep,
         )
 
-    def bring_what_differs(self, lanes: Mapping[str, Lane]) -> None:
-        """Embed and deliver, group by group, until the source is walked, nobody listens or no more may be spent."""
-        if self.objection or self.survey.error:
-            return
-        try:
-            for group in self.survey.groups():
-                vectors, refused = self.embedding.embed(texts_to_write(group))
-                updates = [_refuse(update, refused) for update in group] if refused else group
-                self.tally.add(updates)
-                for name, delivery in self.deliveries.items():
-                    if changes := self.tally.due(name, updates):
-                        lanes[name].put(partial(self._deliver, delivery, updates, changes, vectors))
-                if all(delivery.stopped for delivery in self.deliveries.values()):
+    def walk(self) -> None:
+        """Walk the source for all sinks, and again for those that could not keep up, each time for fewer of them."""
+        threaded = {sink.name: self.options.threads and not sink.limits.in_process for sink in self.parts.sinks}
+        with Lanes(threaded, patience_seconds=self.options.patience_seconds) as lanes:
+            walk = Walk(self.survey, self.deliveries, self.embedding, lanes, self.emit)
+            while True:
+                self.walks.append(walk)
+                if not (self.objection or walk.survey.error):
+                    walk.bring_what_differs()
+                    self.objection = walk.objection
+                walk.take_out(self.options.guard, self.walks[0].departures.objection if self.walks[1:] else None)
+                lanes.drain(walk.slow)
+                if not walk.slow or not walk.survey.complete:
                     break
-        except TransientError as error:  # the source or the embedder gave up; what was delivered stays
-            self.survey.break_off(error)
-        except SafetyError as error:
-            self.objection = str(error)
-            self.survey.break_off(None)
-        for lane in lanes.values():
-            lane.drain()
+                walk = Walk(self._survey_again(walk.slow), self._begin_anew(walk.slow), self.embedding, lanes, ignore)
 
-    def _deliver(
-        self,
-        delivery: Delivery,
-        updates: Sequence[Update],
-        changes: Sequence[Change],
-        vectors: Mapping[bytes, Vectors],
-    ) -> None:
-        self.tally.refuse(updates, delivery.write(changes, vectors))
+    def _survey_again(self, names: Sequence[str]) -> Survey:
+        """Begin a walk for some sinks, from what their ledgers have by now; what it finds wrong was told before."""
+        survey = survey_of(self.parts, ignore, sinks=names)
+        survey.live = self.survey.live
+        return survey
 
-    def take_out(self, departures: Departures, lanes: Mapping[str, Lane]) -> None:
-        """Remove what is gone or rejected, unless the guard objects."""
-        for name, delivery in self.deliveries.items():
-            if departures.objection:
-                delivery.behind += departures.behind(name)
-                continue
-            for removals in chunks(departures.removals[name], DOCUMENTS_PER_DELETION):
-                lanes[name].put(partial(delivery.remove, removals))
-            for gone in chunks(departures.gone[name], DOCUMENTS_PER_DELETION):
-                lanes[name].put(partial(delivery.forget, gone))
-        for lane in lanes.values():
-            lane.drain()
+    def _begin_anew(self, names: Sequence[str]) -> dict[str, Delivery]:
+        for name in names:
+            self.deliveries[name].committed.clear()  # is in the ledger, from which the new walk starts
+        return {name: self.deliveries[name] for name in names}
 
-    def end(self, departures: Departures) -> Report:
+    def end(self) -> Report:
         """Note how the run ended; where all is in step, leave what makes the next one quick."""
-        survey, checkpoints = self.survey, self.parts.checkpoints
-        if survey.complete:
-            checkpoints.replace_unreadable([*survey.unreadable, *survey.duplicates])
-        counts = self.tally.counts(survey, departures)
-        behind = not survey.complete or bool(survey.skipped)
-        for name, delivery in self.deliveries.items():
-            delivery.behind += len(survey.skipped)
-            if delivery.behind or delivery.stopped or not survey.complete:
-                behind = True
-            elif not checkpoints.has_kept_known(name):
-                checkpoints.keep_known(name, survey.sightings[name].still_valid(delivery.committed))
-        if not behind:
-            self.parts.vectors.prune(keep=self.options.keep_vectors, max_bytes=self.options.max_vector_bytes)
+        parts, checkpoints, first = self.parts, self.parts.checkpoints, self.walks[0]
+        if first.survey.complete:
+            checkpoints.replace_unreadable([*first.survey.unreadable, *first.survey.duplicates])
+        for walk in self.walks[1:]:
+            first.tally.refuse_later(walk.tally.refused.keys() - first.survey.still_rejected)
+        counts = first.tally.counts(first.survey, first.departures)
+        sinks, drifted = self._end_sinks()
+        behind = any(not walk.survey.complete or walk.survey.skipped for walk in self.walks)
+        behind = behind or any(sink.behind or sink.stopped for sink in sinks.values())
+        if not behind and not drifted:
+            parts.vectors.prune(keep=self.options.keep_vectors, max_bytes=self.options.max_vector_bytes)
+        objection = self.objection or next(objections(walk.departures for walk in self.walks), None)
         by_jobs, texts_tried = (self.ahead.outcome, self.ahead.texts_tried) if self.ahead else (Outcome(), 0)
-        price = price_of(parts_embedder := self.parts.embedder)
+        price = price_of(parts_embedder := parts.embedder)
         billed = None
         if isinstance(parts_embedder, BilledEmbedder):
             billed = parts_embedder.billed_tokens + by_jobs.billed_tokens
@@ -276,143 +235,55 @@ class _Run:
             tokens_billed=billed,
             cost=None if billed is None else cost(billed, price),
             currency=price.currency if price else None,
-            sinks={name: delivery.report() for name, delivery in self.deliveries.items()},
+            sinks=sinks,
             seconds=self.clock() - self.started,
-            exit_code=exit_code(
-                rejected=counts.rejected, behind=behind, objection=self.objection or departures.objection
-            ),
-            problems=(
-                *([] if self.objection else _source_problems(survey, counts.rejected)),
-                *self._sink_problems(),
-                *_objections(departures),
-                *([self.objection] if self.objection else []),
-            ),
+            exit_code=exit_code(rejected=counts.rejected, behind=behind, objection=objection, drifted=bool(drifted)),
+            problems=tuple(self._problems(counts.rejected, drifted)),
             run_id=self.run_id,
+            altered=tuple(alteration for delivery in self.deliveries.values() for alteration in delivery.alterations),
         )
-        checkpoints.end_run(self.run_id, time.time(), report.exit_code, report.as_json())
+        checkpoints.end_run(self.run_id, time.time(), report.exit_code, replace(report, altered=()).as_json())
         return report
 
-    def _sink_problems(self) -> Iterable[str]:
+    def _end_sinks(self) -> tuple[dict[str, SinkReport], list[str]]:
+        """Sum up each sink, and say which have drifted; of those in step, keep what makes the next run quick."""
+        checkpoints = self.parts.checkpoints
+        surveys = {name: walk.survey for walk in self.walks for name in walk.deliveries}  # the latest of each
+        reports: dict[str, SinkReport] = {}
+        drifted: list[str] = []
         for name, delivery in self.deliveries.items():
-            if delivery.stopped:
-                yield (
-                    f"sink {name} stopped, {delivery.behind} documents behind; "
-                    f"run again when this is mended: {delivery.stopped}"
-                )
+            survey, difference = surveys[name], None
+            delivery.behind += len(survey.skipped)
+            if delivery.stopped and name in survey.left_out:
+                delivery.behind += survey.lacking(name)
+            if not (delivery.behind or delivery.stopped or not survey.complete):
+                records = checkpoints.records(name) if delivery.answers else None
+                if not checkpoints.has_kept_known(name):
+                    checkpoints.keep_known(name, survey.sightings[name].still_valid(delivery.committed), records)
+                difference, told = drift(delivery.sink, records)
+                drifted += [told] if told else []
+            reports[name] = replace(delivery.report(), drift=difference)
+        return reports, drifted
 
+    def _problems(self, rejected: int, drifted: Sequence[str]) -> Iterator[str]:
+        if not self.objection:
+            yield from source_problems([walk.survey for walk in self.walks], rejected)
+        yield from sink_problems(self.deliveries)
+        yield from drifted
+        yield from objections(walk.departures for walk in self.walks)
+        if self.objection:
+            yield self.objection
 
-def plan(
-    parts: Parts,
-    options: Options = Options(),  # frozen
-    *,
-    verbose: bool = False,
-    emit: Emit = ignore,
-    clock: Callable[[], float] = time.monotonic,
-) -> PlanReport:
-    """Find what a sync would do. Writes nothing; `verbose` names the documents.
-
-    Raises:
-        ConfigError: the source or a sink cannot work as configured.
-    """
-    started = clock()
-    checkpoints = parts.checkpoints
-    parts.source.check()
-    held = {sink.name: sink.check(parts.embedder.dimension) for sink in parts.sinks}
-    anew = frozenset(name for name, incarnation in held.items() if incarnation != checkpoints.incarnation(name))
-    survey = _survey(parts, emit, anew)
-    tally = Tally()
-    missing = Missing(parts.vectors)
-    upserts: dict[str, int] = dict.fromkeys(held, 0)
-    leftovers: dict[str, int] = dict.fromkeys(held, 0)
-    documents: list[PlannedDocument] = []
-    for group in survey.groups():
-        missing.add(texts_to_write(group))
-        tally.add(group)
-        for name in held:
-            for change in tally.due(name, group):
-                upserts[name] += len(change.upserts)
-                if change.touches_sink:
-                    leftovers[name] += max(0, change.extent_before - len(change.wanted.digests))
-        if verbose:
-            documents += [PlannedDocument(u.wanted.document_id, str(u.kind), u.wanted.problem or "") for u in group]
-    departures = tally.departures(survey, options.guard)
-    if verbose:
-        gone = {entry.document_id for entries in departures.gone.values() for entry in entries}
-        documents += [PlannedDocument(id, "deleted") for id in sorted(gone)]
-        documents += [PlannedDocument(place, "rejected", why) for place, why in survey.unreadable + survey.duplicates]
-    counts = tally.counts(survey, replace(departures, objection=None))  # what a sync would ask about counts, too
-    reembed = None if options.accept_reembed else reembed_objection(parts)
-    forecast = foresee(parts.embedder, missing)
-    is_first = not any(checkpoints.count(name) for name in held)
-    spending = options.ceilings.objection(forecast, first_run=is_first) or options.ceilings.short_of(forecast)
-    return PlanReport(
-        counts=counts,
-        texts_to_embed=missing.texts,
-        texts_reused=missing.reused,
-        tokens_to_embed=missing.tokens,
-        forecast=forecast,
-        sinks={
-            name: SinkPlan(
-                upserts[name],
-                leftovers[name]
-                + sum(entry.extent for entry in departures.gone[name])
-                + sum(change.extent_before for change in departures.removals[name]),
-            )
-            for name in held
-        },
-        seconds=clock() - started,
-        exit_code=exit_code(
-            rejected=counts.rejected, behind=not survey.complete, objection=departures.objection or reembed or spending
-        ),
-        problems=(
-            *_source_problems(survey, counts.rejected),
-            *_objections(departures),
-            *filter(None, (reembed, spending)),
-        ),
-        documents=tuple(documents),
-    )
-
-
-def reembed_objection(parts: Parts) -> str | None:
-    """Say that a sync would embed everything again, and why; None if it would not."""
-    for sink in parts.sinks:
-        changed = parts.recipe.reembeds(parts.checkpoints.recipe(sink.name))
-        if changed and (documents := parts.checkpoints.count(sink.name)):
-            return (
-                f"{changed}, so all {documents} documents of sink {sink.name} would be split and embedded again; "
-                "see what it costs with `vector-sync plan`, and accept it with --accept-reembed"
-            )
-    return None
-
-
-def _survey(parts: Parts, emit: Emit, anew: frozenset[str] = frozenset()) -> Survey:
-    names = [sink.name for sink in parts.sinks]
-    return Survey(parts.source, parts.splitter, parts.recipe, parts.checkpoints, names, emit, anew)
-
-
-def _refuse(update: Update, refused: Mapping[bytes, str]) -> Update:
-    """Reject a document if the embedder refused one of its texts: it is in the sinks whole or not at all."""
-    reasons = [refused[hash] for hash in update.wanted.text_hashes if hash in refused]
-    return update.refuse(reasons[0]) if reasons else update
-
-
-def _source_problems(survey: Survey, rejected: int) -> Iterable[str]:
-    if survey.error is not None:
-        yield f"{survey.error}"
-    if not survey.complete:
-        yield "the source was not read to its end, so nothing was deleted"
-    if survey.skipped:
-        yield (
-            f"{len(survey.skipped)} documents changed or vanished while they were read, "
-            f"such as {survey.skipped[0]}; the next run looks again"
-        )
-    if rejected:
-        yield f"{rejected} documents are rejected; `vector-sync rejected` tells why"
-
-
-def _objections(departures: Departures) -> Iterable[str]:
-    if departures.objection:
-        yield departures.objection
+    def note_failure(self, error: BaseException) -> None:
+        """Note how the run ended that ends by an error, as far as it got and the state can be written."""
+        if isinstance(error, ConnectorError):
+            exit_code: int = error.exit_code
+        else:
+            exit_code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else BUG
+        if self.run_id:
+            told: dict[str, JsonValue] = {"problems": [str(error) or type(error).__name__], "exit_code": exit_code}
+            with suppress(Exception):  # the error that ended the run is the one to be told
+                self.parts.checkpoints.end_run(self.run_id, time.time(), exit_code, told)
 
 
 def _one_at_a_time(emit: Emit) -> Emit:

@@ -32,6 +32,10 @@ class ExitCode(IntEnum):
     BUSY = 75  # EX_TEMPFAIL of sysexits.h
 
 
+BUG = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED = 130  # as shells say it: 128 and SIGINT
+
+
 class ConnectorError(Exception):
     """Base of all errors that are not bugs."""
 

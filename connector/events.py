@@ -66,6 +66,15 @@ class DocumentRejected:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentAltered:
+    """A sink stored a document otherwise than it is, as its settings allow."""
+
+    sink: str
+    document_id: DocumentId
+    alterations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceUnreadable:
     """A place of the source could not be read, or repeats an id."""
 
@@ -88,6 +97,13 @@ class SinkStopped:
 
     sink: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class SinkFellBehind:
+    """A sink could not keep up with the others; it is brought up after them, in this run."""
+
+    sink: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +232,11 @@ Event: TypeAlias = (
     | DocumentsCommitted
     | DocumentsDeleted
     | DocumentRejected
+    | DocumentAltered
     | PlaceUnreadable
     | CallRetried
     | SinkStopped
+    | SinkFellBehind
     | LedgerVoided
     | EmbeddingForeseen
     | JobPlanned

@@ -49,6 +49,7 @@ class Known:
 
     high: Column
     low: Column
+    records: int | None = None  # of the documents whose fingerprints these are, if they were counted when it was kept
 
     @classmethod
     def of(cls, hashes: Versions) -> Known:
@@ -190,11 +191,16 @@ def _columns(hashes: Versions) -> NDArray[np.uint64]:
     return np.ascontiguousarray(hashes).view(np.uint64).reshape(-1, 2)
 
 
-def write(path: Path, known: Known, ledger_version: str) -> None:
+def write(path: Path, known: Known, ledger_version: str, records: int | None = None) -> None:
     """Keep a set beside the checkpoint. It is only a cache: a failure to write it is no failure."""
     body = known.high.tobytes() + known.low.tobytes()
     header = msgspec.json.encode(
-        {"ledger": ledger_version, "count": len(known), "hash": xxhash.xxh3_128_hexdigest(body)}
+        {
+            "ledger": ledger_version,
+            "count": len(known),
+            "records": records,
+            "hash": xxhash.xxh3_128_hexdigest(body),
+        }
     )
     partial = path.with_suffix(".partial")
     try:
@@ -209,7 +215,7 @@ def read(path: Path, ledger_version: str) -> Known | None:
     try:
         content = path.read_bytes()
         start = 12 + int.from_bytes(content[8:12], "little")
-        header = msgspec.json.decode(content[12:start], type=dict[str, str | int])
+        header = msgspec.json.decode(content[12:start], type=dict[str, str | int | None])
     except (OSError, msgspec.DecodeError):
         return None
     body = memoryview(content)[start:]
@@ -218,4 +224,5 @@ def read(path: Path, ledger_version: str) -> Known | None:
         return None
     # A copy is aligned. What is not, numpy would copy for every search in it.
     columns = np.frombuffer(body, dtype=np.uint64).reshape(2, -1).copy()
-    return Known(columns[0], columns[1])
+    records = header.get("records")
+    return Known(columns[0], columns[1], records if isinstance(records, int) else None)

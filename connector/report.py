@@ -19,6 +19,8 @@ from .errors import ExitCode
 from .model import JsonValue
 from .money import Forecast
 
+MAX_ALTERATIONS = 1_000  # named in a report, for each sink; all are counted
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -41,8 +43,19 @@ class SinkReport:
     deleted: int = 0  # records
     upsert_calls: int = 0
     delete_calls: int = 0
-    behind: int = 0  # documents that are not in step after the run
+    behind: int = 0  # documents that are not in step after the run; at least so many, if the sink was stopped
     stopped: str | None = None  # why the sink was given up for this run
+    altered: int = 0  # documents that were stored otherwise than they are
+    drift: int | None = None  # records that it has more (or, below 0, fewer) than were written; None: not compared
+
+
+@dataclass(frozen=True, slots=True)
+class Alteration:
+    """What a sink stores otherwise than a document has it, as the sink's settings allow."""
+
+    sink: str
+    document_id: str
+    alterations: tuple[str, ...]  # one line each
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +75,10 @@ class Report:
     tokens_billed: int | None = None  # as the service told; None where nothing is billed
     cost: float | None = None  # of those, at the price that is known
     currency: str | None = None
+    altered: tuple[Alteration, ...] = ()  # the first MAX_ALTERATIONS of each sink
+    generation: int = 1  # whose run this was: the one that the settings ask for
+    notes: tuple[str, ...] = ()  # one line each: what else became of the generations
+    others: tuple[Report, ...] = ()  # of the other generations that were brought up to date
 
     def as_json(self) -> dict[str, JsonValue]:
         """Flatten the counts; everything is a plain JSON value."""
@@ -74,11 +91,15 @@ class Report:
             "tokens_billed": self.tokens_billed,
             "cost": self.cost,
             "currency": self.currency,
+            "altered": [asdict(alteration) for alteration in self.altered],
             "sinks": {name: asdict(sink) for name, sink in self.sinks.items()},
             "seconds": round(self.seconds, 3),
             "exit_code": int(self.exit_code),
             "problems": list(self.problems),
             "run_id": self.run_id,
+            "generation": self.generation,
+            "notes": list(self.notes),
+            "others": [other.as_json() for other in self.others],
         }
 
 
@@ -97,6 +118,9 @@ class SinkPlan:
 
     upserts: int = 0  # records
     deletes: int = 0  # records
+    refused: int = 0  # documents that it could never store
+    altered: int = 0  # documents that it would store otherwise than they are
+    stopped: str | None = None  # why it cannot be told what the sink would be sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +137,9 @@ class PlanReport:
     exit_code: ExitCode  # of the plan itself: 4 if a sync would stop and ask
     problems: tuple[str, ...] = ()
     documents: tuple[PlannedDocument, ...] = field(default=())  # only where asked for
+    altered: tuple[Alteration, ...] = ()  # the first MAX_ALTERATIONS of each sink
+    generation: int = 1  # that the sync would bring up to date, or build
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, JsonValue]:
         """Flatten the counts; everything is a plain JSON value."""
@@ -126,6 +153,9 @@ class PlanReport:
             "seconds": round(self.seconds, 3),
             "exit_code": int(self.exit_code),
             "problems": list(self.problems),
+            "generation": self.generation,
+            "notes": list(self.notes),
+            "altered": [asdict(alteration) for alteration in self.altered],
         }
         if self.documents:
             flat["documents"] = [asdict(document) for document in self.documents]

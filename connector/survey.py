@@ -2,12 +2,13 @@
 
 Cheapest test first. A row whose fingerprint every ledger has is seen and done with: it is not
 parsed, looked up or written. The others are parsed for their id, looked up in the ledgers, fetched,
-split, and come out as groups of `Update`. Nothing is written here, so a plan is the same survey.
+split, and come out as groups of `Update`. Each sink says beforehand which of them it cannot store, so that
+nothing is paid for those. Nothing is written here, so a plan is the same survey.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +18,7 @@ import numpy as np
 from .errors import TransientError, UnknownOutcomeError
 from .events import Emit, PlaceUnreadable, RowsListed
 from .fingerprints import HashSet, Known, Sightings, hash_ids
-from .model import Document, DocumentId, DocumentRef, Entry, ListingComplete, Rejection, Unreadable
+from .model import Document, DocumentId, DocumentRef, Draft, Entry, Fit, ListingComplete, Rejection, Unreadable
 from .passages import PassageSplitter
 from .plan import Change, Kind, Recipe, Wanted, compare, fingerprint, fingerprints, kind_of_document, want, want_nothing
 from .ports import Listing, Source
@@ -38,7 +39,7 @@ class Ledgers(Protocol):
     def in_doubt(self, sink: str) -> list[Entry]: ...
     def entries(self, sink: str, ids: Sequence[DocumentId]) -> dict[DocumentId, Entry]: ...
     def with_fingerprints(self, sink: str, wanted: Versions) -> list[Entry]: ...
-    def rejected_ids(self) -> set[DocumentId]: ...
+    def rejected_ids(self, sinks: Sequence[str]) -> set[DocumentId]: ...
 
 
 class Update(msgspec.Struct, frozen=True, gc=False):
@@ -48,11 +49,15 @@ class Update(msgspec.Struct, frozen=True, gc=False):
     changes: Mapping[str, Change]  # by sink
     kind: Kind
 
+    @property
+    def problem(self) -> str | None:
+        """Why the document is rejected, by its source, its embedder or a sink."""
+        return self.wanted.problem or next(filter(None, (c.wanted.problem for c in self.changes.values())), None)
+
     def refuse(self, reason: str) -> Update:
         """The same document, found to be impossible to embed."""
         wanted = Wanted(self.wanted.document_id, self.wanted.fingerprint, problem=reason)
-        changes = {sink: compare(wanted, change.before) for sink, change in self.changes.items()}
-        return Update(wanted, changes, Kind.REJECTED)
+        return Update(wanted, {sink: change.refuse(reason) for sink, change in self.changes.items()}, Kind.REJECTED)
 
 
 class _Parsed(msgspec.Struct, frozen=True, gc=False):
@@ -73,6 +78,8 @@ class Survey:
     sinks: Sequence[str]
     emit: Emit
     anew: frozenset[str] = frozenset()  # sinks that hold nothing, whatever their ledger says
+    fits: Mapping[str, Callable[[Draft], Fit]] = field(default_factory=dict)  # by sink: `Sink.fit`
+    left_out: dict[str, int] = field(default_factory=dict, init=False)  # rows, by sink, that it lacks since it was
     sightings: dict[str, Sightings] = field(default_factory=dict, init=False)
     live: int = field(init=False)  # documents of the largest ledger
     complete: bool = field(default=False, init=False)
@@ -95,8 +102,22 @@ class Survey:
             self.sightings[sink] = Sightings(Known.of(hash_ids(())) if is_new else self.ledgers.known(sink))
             self._in_doubt[sink] = [] if is_new else self.ledgers.in_doubt(sink)
         self.live = max((len(s.known) + len(self._in_doubt[sink]) for sink, s in self.sightings.items()), default=0)
-        self.still_rejected = self.ledgers.rejected_ids()
+        self.still_rejected = self.ledgers.rejected_ids(self.sinks)
         self._recipe_hash = self.recipe.hash()
+
+    @property
+    def heeded(self) -> list[str]:
+        """The sinks that the walk is for: those that were not left out of it."""
+        return [sink for sink in self.sinks if sink not in self.left_out]
+
+    def leave_out(self, sink: str) -> None:
+        """Go on without a sink that has stopped or cannot keep up: no document is read for it any more."""
+        self.left_out.setdefault(sink, 0)
+
+    def lacking(self, sink: str) -> int:
+        """About how many documents a sink that was left out is not in step with, told without reading any."""
+        rows = max(0, self.left_out[sink] - len(self.unreadable) - len(self.duplicates))
+        return max(rows, len(self.sightings[sink].unseen())) if self.complete else rows
 
     def groups(self) -> Iterator[list[Update]]:
         """Walk the source, and give the documents that differ in groups of bounded size.
@@ -155,8 +176,11 @@ class Survey:
         hashes = fingerprints(batch.versions, self._recipe_hash)
         is_new = np.zeros(len(hashes), dtype=np.bool_)
         is_repeated = np.zeros(len(hashes), dtype=np.bool_)
-        for sightings in self.sightings.values():
+        for sink, sightings in self.sightings.items():
             is_known, was_seen = sightings.see(hashes)
+            if sink in self.left_out:
+                self.left_out[sink] += int(np.count_nonzero(~is_known))
+                continue
             is_new |= ~is_known
             is_repeated |= was_seen
         self.rows += len(hashes)
@@ -187,8 +211,8 @@ class Survey:
     def _entries(self, ids: list[DocumentId]) -> dict[DocumentId, dict[str, Entry]]:
         """Look ids up in every ledger that has any."""
         found: dict[DocumentId, dict[str, Entry]] = {}
-        for sink, sightings in self.sightings.items():
-            if len(sightings.known) or self._in_doubt[sink]:
+        for sink in self.heeded:
+            if len(self.sightings[sink].known) or self._in_doubt[sink]:
                 for start in range(0, len(ids), DOCUMENTS_PER_GROUP):
                     some = ids[start : start + DOCUMENTS_PER_GROUP]
                     for id, entry in self.ledgers.entries(sink, some).items():
@@ -235,13 +259,13 @@ class Survey:
         updates = []
         for wanted in group:
             before = waiting.pop(wanted.document_id).before
-            entries = {sink: before.get(sink) for sink in self.sinks}
+            entries = {sink: before.get(sink) for sink in self.heeded}
             changes = {
-                sink: compare(wanted, entry)
+                sink: self._ask(sink, compare(wanted, entry))
                 for sink, entry in entries.items()
                 if entry is None or entry.fingerprint is None or entry.fingerprint != wanted.fingerprint
             }
-            kind = kind_of_document([_kind(changes.get(sink), entries[sink]) for sink in self.sinks])
+            kind = kind_of_document([_kind(changes.get(sink), entry) for sink, entry in entries.items()])
             if changes:
                 updates.append(Update(wanted, changes, kind))
             elif kind is Kind.REJECTED:
@@ -249,6 +273,16 @@ class Survey:
             if kind is Kind.UNCHANGED:
                 self.unchanged += 1
         return updates
+
+    def _ask(self, sink: str, change: Change) -> Change:
+        """Have a sink say whether it can store what it is about to be sent, before anything is paid for it."""
+        if not change.upserts or sink not in self.fits:
+            return change
+        wanted = change.wanted
+        fit = self.fits[sink](Draft(wanted.document_id, wanted.texts, wanted.metadata))
+        if fit.refusal is not None:
+            return change.refuse(fit.refusal)
+        return msgspec.structs.replace(change, alterations=fit.alterations) if fit.alterations else change
 
     def _note_duplicate(self, place: str, id: DocumentId) -> None:
         self._note(self.duplicates, place, f'repeats the id "{id}" of an earlier row, which is the one that counts')

@@ -36,11 +36,12 @@ from .events import (
     LedgerVoided,
     RowsListed,
     RunStarted,
+    SinkFellBehind,
     SinkStopped,
     TextsEmbedded,
 )
 from .money import Forecast, Way, money
-from .report import Counts, PlanReport, Report
+from .report import Alteration, Counts, PlanReport, Report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 5.0
 EXCERPT_CHARACTERS = 300
+ALTERATIONS_SHOWN = 3  # where not all are asked for
 SECONDS_PER_MINUTE = 60.0
 SECONDS_PER_HOUR = 3_600.0
 SECONDS_PER_DAY = 24 * SECONDS_PER_HOUR
@@ -68,6 +70,7 @@ HOW_IT_ENDED = {
     ExitCode.REJECTED: "in step but for the rejected",
     ExitCode.BEHIND: "not in step",
     ExitCode.SAFETY: "stopped to ask",
+    ExitCode.DRIFT: "drifted",
 }
 
 
@@ -113,10 +116,12 @@ class SoFar:
 
     def add(self, event: Event) -> str | None:
         """Count an event; some are worth a line at once."""
+        told = None
         match event:
             case RunStarted(ledgers=ledgers):
+                self.rows, self.fraction = 0, 0.0  # of this walk: there is one for each generation
                 known = ", ".join(f"{sink} {counted(documents, 'document')}" for sink, documents in ledgers.items())
-                return f"reading the source; known: {known}"
+                told = f"reading the source; known: {known}"
             case RowsListed(rows=rows, fraction=fraction):
                 self.rows = max(self.rows, rows)
                 self.fraction = max(self.fraction, fraction)
@@ -127,14 +132,16 @@ class SoFar:
             case DocumentsDeleted(sink=sink, documents=documents):
                 self.deleted[sink] = self.deleted.get(sink, 0) + documents
             case CallRetried(what=what, error=error, wait_seconds=seconds):
-                return f"{what}: {error}; trying again in {seconds:.0f} s"
+                told = f"{what}: {error}; trying again in {seconds:.0f} s"
             case SinkStopped(sink=sink, error=error):
-                return f"{sink} stopped: {error}"
+                told = f"{sink} stopped: {error}"
+            case SinkFellBehind(sink=sink):
+                told = f"{sink} is slower than the others, and is brought up when they are done"
             case LedgerVoided(sink=sink, documents=documents):
-                return f"{sink} is a new collection; {counted(documents, 'document')} will be written again"
+                told = f"{sink} is a new collection; {counted(documents, 'document')} will be written again"
             case _:
-                return self._add_of_jobs(event)  # a document's or a place's own trouble is told at the end
-        return None
+                told = self._add_of_jobs(event)  # a document's or a place's own trouble is told at the end
+        return told
 
     def _add_of_jobs(self, event: Event) -> str | None:
         told = None
@@ -279,8 +286,8 @@ def stages() -> Iterator[Callable[[str, str, float | None], None]]:
 # --- how a run ended --------------------------------------------------------------------------------
 
 
-def sync_lines(report: Report) -> Iterator[str]:
-    """Sum a run up for people."""
+def sync_lines(report: Report, *, verbose: bool = False) -> Iterator[str]:
+    """Sum a run up for people; `verbose` names every document that is not stored as it is."""
     counts = report.counts
     in_source = counts.added + counts.changed + counts.metadata_only + counts.moved + counts.unchanged
     how = HOW_IT_ENDED.get(report.exit_code, "not in step")
@@ -298,9 +305,25 @@ def sync_lines(report: Report) -> Iterator[str]:
         deleted = f"deleted {sink.deleted:,} in {counted(sink.delete_calls, 'call')}"
         behind = f", {counted(sink.behind, 'document')} not in step" if sink.behind else ""
         yield f"{name:<{width}}  {upserted}, {deleted}{behind}"
+    yield from _alteration_lines(report.altered, sum(sink.altered for sink in report.sinks.values()), verbose=verbose)
+    for other in report.others:
+        yield f"generation {other.generation} as well: {HOW_IT_ENDED.get(other.exit_code, 'not in step')}"
+    yield from map(printable, report.notes)
 
 
-def plan_lines(report: PlanReport) -> Iterator[str]:
+def _alteration_lines(altered: Sequence[Alteration], count: int, *, verbose: bool) -> Iterator[str]:
+    """Name documents that a sink stores otherwise than they are: a few, or all that were kept."""
+    if not count:
+        return
+    yield f"{counted(count, 'document')} not stored as they are:" if count > 1 else "1 document not stored as it is:"
+    shown = altered if verbose else altered[:ALTERATIONS_SHOWN]
+    for alteration in shown:
+        yield printable(f"  {alteration.sink}  {alteration.document_id}: {'; '.join(alteration.alterations)}")
+    if len(shown) < count:
+        yield f"  and {count - len(shown):,} more" + ("" if verbose else "; see --verbose, or --json")
+
+
+def plan_lines(report: PlanReport, *, verbose: bool = False) -> Iterator[str]:
     """Say what a run would do."""
     for document in report.documents:
         yield printable(f"{document.kind:<14} {document.id}" + (f"   {document.reason}" if document.reason else ""))
@@ -311,7 +334,13 @@ def plan_lines(report: PlanReport) -> Iterator[str]:
     yield from _forecast_lines(report.forecast)
     width = max(map(len, report.sinks), default=0)
     for name, sink in report.sinks.items():
-        yield f"{name:<{width}}  to upsert {counted(sink.upserts, 'record')}, to delete {sink.deletes:,}"
+        if sink.stopped:
+            yield f"{name:<{width}}  does not answer"
+            continue
+        refused = f", {counted(sink.refused, 'document')} it could never store" if sink.refused else ""
+        yield f"{name:<{width}}  to upsert {counted(sink.upserts, 'record')}, to delete {sink.deletes:,}{refused}"
+    yield from _alteration_lines(report.altered, sum(sink.altered for sink in report.sinks.values()), verbose=verbose)
+    yield from map(printable, report.notes)
     yield f"nothing was written   {report.seconds:.1f} s"
 
 

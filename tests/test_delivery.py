@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rig import FlakySink, Rig
 
-from connector.delivery import Parcel, chunks, pack, parcels
 from connector.engine import Options
 from connector.errors import ExitCode, TransientError
 from connector.lanes import Lane
 from connector.model import Document, DocumentId, EmbeddedRecord, Passage, record_id
+from connector.parcels import BYTES_PER_NUMBER, Parcel, chunks, pack, parcels
 from connector.plan import Recipe, compare, want
 from connector.ports import Limits
 from connector.retry import Retry
@@ -52,7 +52,7 @@ def test_a_record_is_never_weighed_too_light(text: str) -> None:
     (only,) = parcels([compare(wanted, None)], {wanted.text_hashes[0]: vector})
     payload = {"text": text, "title": text, "_vs_document": ID, "_vs_digest": "0" * 32, "_vs_index": 0}
     as_json = msgspec.json.encode({"id": "0" * 36, "vector": vector.tolist(), "payload": payload})
-    numbers = 64 * 12  # as the shortest float32, which `tolist` does not give
+    numbers = 64 * BYTES_PER_NUMBER  # as the shortest float32, which `tolist` does not give
     assert only.weight_bytes >= len(as_json) - len(str(vector.tolist())) + numbers
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SEVERAL = ("tests/test_several_sinks.py",)
+FIT = ("tests/test_fit.py",)
 ENOUGH = ("tests/test_sync.py", "tests/test_plan.py", "tests/test_stores.py", "tests/test_crash.py")
 
 
@@ -36,13 +38,13 @@ MUTANTS = [
     Mutant("doubt claims the new text", "plan.py", "content = self.before.content if self.before else None", "content = self.wanted.content"),
     Mutant("the extent forgets the old records", "delivery.py", "max(change.extent_before, len(change.wanted.digests))", "len(change.wanted.digests)"),
     Mutant("leftovers stay", "delivery.py", "for index in range(entry.extent, extent)", "for index in range(0)"),
-    Mutant("old records go before the new ones come", "delivery.py", "        for call in pack(parcels(changes, vectors), self.sink.limits):", "        self._delete(record_id(c.wanted.document_id, i) for c in changes for i in c.upserts if i < c.extent_before)\n        for call in pack(parcels(changes, vectors), self.sink.limits):"),
-    Mutant("commit before the sink", "delivery.py", "        for call in pack(parcels(changes, vectors), self.sink.limits):", "        self.checkpoints.commit(self.sink.name, [c.done() for c in changes])\n        for call in pack(parcels(changes, vectors), self.sink.limits):"),
+    Mutant("old records go before the new ones come", "delivery.py", "        upserts = (partial(", "        self._delete(record_id(c.wanted.document_id, i) for c in changes for i in c.upserts if i < c.extent_before)\n        upserts = (partial("),
+    Mutant("commit before the sink", "delivery.py", "        upserts = (partial(", "        self.checkpoints.commit(self.sink.name, [c.done() for c in changes])\n        upserts = (partial("),
     Mutant("a rejected document is tried again each run", "delivery.py", "Entry(change.wanted.document_id, change.wanted.fingerprint, None, (), problem)", "Entry(change.wanted.document_id, None, None, (), problem)"),
     Mutant("half of a rejected document stays", "delivery.py", "    return Entry(change.wanted.document_id, change.wanted.fingerprint, None, (), problem)", "    return Entry(change.wanted.document_id, change.wanted.fingerprint, None, change.wanted.digests, problem)"),
-    Mutant("every refusal is the sink's fault", "delivery.py", "if self._rejects_in_a_row > MAX_REJECTS_IN_A_ROW:", "if True:"),
-    Mutant("refusals are never the sink's fault", "delivery.py", "if self._rejects_in_a_row > MAX_REJECTS_IN_A_ROW:", "if False:"),
-    Mutant("refusals add up for ever", "delivery.py", "        self._rejects_in_a_row = 0\n        self.upserted", "        self.upserted"),
+    Mutant("every refusal is the sink's fault", "delivery.py", "if rejects > MAX_REJECTS_IN_A_ROW:", "if True:"),
+    Mutant("refusals are never the sink's fault", "delivery.py", "if rejects > MAX_REJECTS_IN_A_ROW:", "if False:"),
+    Mutant("refusals add up for ever", "delivery.py", "            self._rejects_in_a_row = 0\n            self.upserted", "            self.upserted"),
     Mutant("halving drops the second half", "delivery.py", "return self._upsert(call[:middle]) + self._upsert(call[middle:])", "return self._upsert(call[:middle])"),
     Mutant("a stopped sink counts nothing as behind", "delivery.py", "        self.behind += len(documents)", "        pass"),
     Mutant("vectors are used before they are stored", "embedding.py", "        self.vectors.put(call, vectors)\n        return", "        return"),
@@ -62,13 +64,23 @@ MUTANTS = [
     Mutant("the recipe is left out of the fingerprint", "plan.py", "return np.bitwise_xor(versions, np.frombuffer(recipe, dtype=np.uint8))", "return versions"),
     Mutant("metadata are left out of the digest", "plan.py", "    made_of.update(metadata_json)\n", ""),
     Mutant("no guard", "plan.py", "        if not gone or (self.confirmed", "        return None\n        if not gone or (self.confirmed"),
-    Mutant("the guard is asked and not heeded", "engine.py", "            if departures.objection:\n                delivery", "            if False:\n                delivery"),
+    Mutant("the guard is asked and not heeded", "walk.py", "            if departures.objection:\n                delivery", "            if False:\n                delivery"),
     Mutant("rejections escape the guard", "tally.py", "        return [change for change in changes if not change.removes_document]", "        return changes"),
     Mutant("moved documents count as deleted", "tally.py", "            gone=len(leaving) - moved,", "            gone=len(leaving),"),
-    Mutant("fingerprints are kept though something is behind", "engine.py", "            if delivery.behind or delivery.stopped or not survey.complete:\n                behind = True\n            elif not checkpoints.has_kept_known(name):", "            if delivery.behind or delivery.stopped or not survey.complete:\n                behind = True\n            if True:"),
+    Mutant("fingerprints are kept though something is behind", "engine.py", "            if not (delivery.behind or delivery.stopped or not survey.complete):", "            if True:"),
     Mutant("a skipped document counts as done", "engine.py", "            delivery.behind += len(survey.skipped)\n", ""),
     Mutant("check comes after paying", "engine.py", "            delivery.check()\n", "            pass\n"),
     Mutant("another embedder is not asked about", "engine.py", "if not self.options.accept_reembed and (objection", "if False and (objection"),
+    Mutant("a sink that is down ends the run", "delivery.py", "STOPS = (TransientError, SinkError, LeaseError)", "STOPS = (SinkError,)", SEVERAL),
+    Mutant("a stopped sink's ledger is touched", "delivery.py", "        if self.stopped or self._incarnation is None:\n            return 0\n", "", SEVERAL),
+    Mutant("calls wait on when the sink has stopped", "delivery.py", "        if self._is_given_up:", "        if False:", SEVERAL),
+    Mutant("alterations are silent", "delivery.py", "            elif change.alterations:", "            elif False:", FIT),
+    Mutant("sinks are not asked beforehand", "survey.py", "if not change.upserts or sink not in self.fits:", "if True:", FIT),
+    Mutant("documents are read for sinks that are left out", "survey.py", "                continue\n            is_new", "            is_new", SEVERAL),
+    Mutant("a slow sink is not brought up", "engine.py", "                if not walk.slow or not walk.survey.complete:", "                if True:", SEVERAL),
+    Mutant("what a slow sink was sent counts twice", "engine.py", "            self.deliveries[name].committed.clear()", "            pass", SEVERAL),
+    Mutant("drift is not looked for", "summary.py", "    if count == expected:", "    if True:", SEVERAL),
+    Mutant("a failed run has no end", "engine.py", "        run.note_failure(error)\n", "", SEVERAL),
     Mutant("a named wait is ignored", "retry.py", "if error.retry_after_seconds is not None:", "if False:"),
 ]  # fmt: skip
 
