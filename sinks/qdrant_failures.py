@@ -7,8 +7,11 @@
     408, 425, 429, 500, 502-504, 520-529            TransientError   TransientError   TransientError
     400, 413, 422 that blame the collection         ConfigError      SinkError        SinkError
     other 400, 413, 422                             ConfigError      RejectedError    SinkError
-    any other status (401, 403, 404, 409, 507 ...)  ConfigError      SinkError        SinkError
+    401, 403: the key is not, or no longer, allowed SinkError        SinkError        SinkError
+    any other status (404, 409, 507 ...)            ConfigError      SinkError        SinkError
     an answer that the client cannot read           ConfigError      SinkError        SinkError
+
+A key can be revoked at any time, and is this sink's trouble alone: the others of a sync go on.
 
 A request that is too large is 413 from a proxy, and 400 from Qdrant itself. 429 and 503 may name a wait; the client
 takes whole seconds alone, and raises another exception for "1.5" and for a date. What is not in the table is a bug,
@@ -34,6 +37,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from connector.errors import ConfigError, ConnectorError, RejectedError, SinkError, TransientError
 
 PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 530)})
+OF_THE_KEY: Final = frozenset({401, 403})
 ABOUT_RECORDS: Final = frozenset({400, 413, 422})
 BLAMES_THE_COLLECTION: Final = re.compile(
     r"not existing vector name|vector dimension error|limit of .* reached|resident memory|shard key", re.IGNORECASE
@@ -79,7 +83,7 @@ def refused(
         return TransientError(said, retry_after_seconds=retry_after_seconds)
     if call is Call.UPSERT and status in ABOUT_RECORDS and not BLAMES_THE_COLLECTION.search(words):
         return RejectedError(said)
-    return _lasting(said, call)
+    return SinkError(said) if status in OF_THE_KEY else _lasting(said, call)
 
 
 def _unanswered(source: Exception, what: str, call: Call) -> ConnectorError | None:

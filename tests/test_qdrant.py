@@ -495,8 +495,8 @@ STATUSES: Sequence[tuple[int, str, type[ConnectorError], type[ConnectorError], t
     (400, "Wrong input: Vector dimension error: expected dim: 4, got 5", ConfigError, SinkError, SinkError),
     (400, "Bad request: Max points count limit of 10 reached!", ConfigError, SinkError, SinkError),
     (400, "Bad request: Resident memory usage is at 95% of total memory", ConfigError, SinkError, SinkError),
-    (401, "Invalid API key or JWT", ConfigError, SinkError, SinkError),
-    (403, "Forbidden: Global manage access is required", ConfigError, SinkError, SinkError),
+    (401, "Invalid API key or JWT", SinkError, SinkError, SinkError),
+    (403, "Forbidden: Global manage access is required", SinkError, SinkError, SinkError),
     (404, "Not found: Collection `docs@1` doesn't exist!", ConfigError, SinkError, SinkError),
     (409, "conflict", ConfigError, SinkError, SinkError),
     (507, "Insufficient storage: disk", ConfigError, SinkError, SinkError),
@@ -662,7 +662,7 @@ def test_a_collection_that_was_removed_meanwhile_is_the_sinks_failure(sink: Qdra
 def test_a_wrong_key_is_told_by_check_and_a_missing_one_too(server: QdrantServer) -> None:
     for key in ("canary-other", None):
         made = build(QdrantSettings.model_validate({"url": server.url, "api_key": key}))
-        with pytest.raises(ConfigError, match="401") as caught:
+        with pytest.raises(SinkError, match="401") as caught:
             made.check(DIMENSION)
         assert "canary" not in str(caught.value)
         assert "canary" not in repr(made) + repr(vars(made))
