@@ -27,11 +27,42 @@ LAYERS = (
     {"decimals", "errors", "filters", "model"},
     {"drift", "events", "fingerprints", "generations", "money", "pace", "plan", "ports", "report", "retry"},
     {"ledger_walk", "scratch"}
-    | {"checkpoint", "delivery", "embedding", "lanes", "lease", "parcels", "passages", "plugins", "sqlite_file", "vectors"},
-    {"generation_book", "job_book", "job_intake", "job_looks", "job_planning", "job_spool", "job_steps", "job_sweep", "jobs"},
+    | {
+        "checkpoint",
+        "delivery",
+        "embedding",
+        "lanes",
+        "lease",
+        "parcels",
+        "passages",
+        "plugins",
+        "sqlite_file",
+        "vectors",
+    },
+    {
+        "generation_book",
+        "job_book",
+        "job_intake",
+        "job_looks",
+        "job_planning",
+        "job_spool",
+        "job_steps",
+        "job_sweep",
+        "jobs",
+    },
     {"ahead", "parts", "survey", "tally"},
     {"engine", "planning", "summary", "walk"},
-    {"config", "composition", "inspection", "job_control", "job_inspection", "query_config", "starter", "terminal"}
+    {
+        "config",
+        "composition",
+        "inspection",
+        "job_control",
+        "job_inspection",
+        "query_config",
+        "retrial",
+        "starter",
+        "terminal",
+    }
     | {"generation_control", "generation_parts", "generation_run", "generation_switch"}
     | {"cli_verify", "index_control", "rebuild", "verification"}
     | {"cli", "cli_embed_jobs", "cli_generations", "cli_jobs", "__main__"},
@@ -273,12 +304,16 @@ def snippets(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_settings_that_the_readme_shows_load(tmp_path: Path) -> None:
-    whole, table = snippets("toml")
+def test_the_settings_that_the_readme_shows_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, table, sinks = snippets("toml")
     (tmp_path / "whole.toml").write_text(whole)
     (tmp_path / "table.toml").write_text(table + whole.partition('path = "docs"\n')[2])
     assert Settings.load(tmp_path / "whole.toml").source.kind == "files"
+    (tmp_path / "sinks.toml").write_text(whole.partition("[sinks.main]")[0] + sinks)
     assert Settings.load(tmp_path / "table.toml").source.kind == "table"
+    monkeypatch.setenv("VECTOR_SYNC_SINKS__CLOUD__API_KEY", "a key")
+    loaded = Settings.load(tmp_path / "sinks.toml").sinks
+    assert {name: sink.kind for name, sink in loaded.items()} == {"main": "qdrant", "cloud": "pinecone"}
 
 
 def test_the_python_that_the_readme_shows_runs(tmp_path: Path) -> None:
