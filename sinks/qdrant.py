@@ -202,7 +202,7 @@ class QdrantSink:
     # --- making ready ----------------------------------------------------------------------------------
 
     def check(self, dimension: int) -> str | None:
-        found = self._look(checking=True)
+        found = self._look()
         if found is None:
             return None
         found.check_fits(dimension, self._distance, self._server.place(found.name))
@@ -265,6 +265,13 @@ class QdrantSink:
             if start is None:
                 return
 
+    @property
+    def owner(self) -> str:
+        return self._format.owner
+
+    def record_name(self, id: RecordId) -> str | None:
+        return str(self._format.point_id(id)) if is_unicode(id) else None
+
     def count(self) -> int | None:
         """Count the points with our mark; also those whose other marks are damaged."""
         collection = self._open()
@@ -312,14 +319,14 @@ class QdrantSink:
 
     # --- finding it ------------------------------------------------------------------------------------
 
-    def _look(self, *, checking: bool = False) -> Collection | None:
+    def _look(self) -> Collection | None:
         """Read about our collection, and its limits; None if it is yet to be made."""
         self._collection = None
-        place = self._generations.place(self._generation, checking=checking)
-        return self._read(place.name, checking=checking)
+        place = self._generations.place(self._generation)
+        return self._read(place.name)
 
-    def _read(self, name: str, *, checking: bool = False) -> Collection | None:
-        self._collection = found = self._server.collection(name, checking=checking)
+    def _read(self, name: str) -> Collection | None:
+        self._collection = found = self._server.collection(name)
         if found is not None and found.records_per_upsert is not None:
             allowed = max(1, min(self._wanted_limits.records_per_call, found.records_per_upsert))
             self._limits = replace(self._wanted_limits, records_per_call=allowed)

@@ -1,17 +1,17 @@
 """What the failures of a Qdrant server mean, by who has to act.
 
-    seen                                            to `check`       to an upsert     to anything else
-    ----------------------------------------------  ---------------  ---------------  ----------------
-    no connection, no answer in time                TransientError   TransientError   TransientError
-    ... because of a certificate                    ConfigError      SinkError        SinkError
-    408, 425, 429, 500, 502-504, 520-529            TransientError   TransientError   TransientError
-    400, 413, 422 that blame the collection         ConfigError      SinkError        SinkError
-    other 400, 413, 422                             ConfigError      RejectedError    SinkError
-    401, 403: the key is not, or no longer, allowed SinkError        SinkError        SinkError
-    any other status (404, 409, 507 ...)            ConfigError      SinkError        SinkError
-    an answer that the client cannot read           ConfigError      SinkError        SinkError
+    seen                                             to an upsert    to anything else
+    -----------------------------------------------  --------------  ----------------
+    no connection, no answer in time                 TransientError  TransientError
+    ... because of a certificate                     SinkError       SinkError
+    408, 425, 429, 500, 502-504, 520-529             TransientError  TransientError
+    400, 413, 422 that blame the collection          SinkError       SinkError
+    other 400, 413, 422                              RejectedError   SinkError
+    any other status (401, 403, 404, 409, 507 ...)   SinkError       SinkError
+    an answer that the client cannot read            SinkError       SinkError
 
-A key can be revoked at any time, and is this sink's trouble alone: the others of a sync go on.
+None is a ConfigError, also while the settings are checked: a key can be revoked, and a proxy answer in the place of the
+server, at any time. That is the trouble of this sink alone, and the others of a sync go on.
 
 A request that is too large is 413 from a proxy, and 400 from Qdrant itself. 429 and 503 may name a wait; the client
 takes whole seconds alone, and raises another exception for "1.5" and for a date. What is not in the table is a bug,
@@ -24,7 +24,6 @@ import math
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from enum import Enum
 from json import JSONDecodeError
 from typing import Final
 
@@ -34,10 +33,9 @@ from pydantic import ValidationError
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from connector.errors import ConfigError, ConnectorError, RejectedError, SinkError, TransientError
+from connector.errors import ConnectorError, RejectedError, SinkError, TransientError
 
 PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 530)})
-OF_THE_KEY: Final = frozenset({401, 403})
 ABOUT_RECORDS: Final = frozenset({400, 413, 422})
 BLAMES_THE_COLLECTION: Final = re.compile(
     r"not existing vector name|vector dimension error|limit of .* reached|resident memory|shard key", re.IGNORECASE
@@ -47,16 +45,8 @@ CERTIFICATE: Final = re.compile(r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER
 LONGEST_WORDS: Final = 300
 
 
-class Call(Enum):
-    """What was asked, as far as it decides who has to act."""
-
-    CHECK = "check"
-    UPSERT = "upsert"
-    OTHER = "other"
-
-
-def explained(error: Exception, what: str, call: Call) -> ConnectorError | None:
-    """Say what a failure of the remote client means; None if it is a bug."""
+def explained(error: Exception, what: str, *, upserts: bool = False) -> ConnectorError | None:
+    """Say what a failure of the remote client means; None if it is a bug. `upserts`: records were sent."""
     match error:
         case ResourceExhaustedResponse():
             words = f"{what}: 429 {one_line(error.message)}"
@@ -66,37 +56,35 @@ def explained(error: Exception, what: str, call: Call) -> ConnectorError | None:
             return TransientError(f"{what}: 429", retry_after_seconds=wait_seconds(named))
         case UnexpectedResponse():
             wait = wait_seconds(error.headers.get("retry-after", ""))
-            return refused(error.status_code or 0, _words(error.content), what, call, retry_after_seconds=wait)
+            return refused(
+                error.status_code or 0, _words(error.content), what, upserts=upserts, retry_after_seconds=wait
+            )
         case ResponseHandlingException():
-            return _unanswered(error.source, what, call)
+            return _unanswered(error.source, what)
         case JSONDecodeError() | UnicodeDecodeError() | AssertionError():  # so the client says that there is no result
-            return _lasting(f"{what}: its answer is not Qdrant's", call)
+            return SinkError(f"{what}: its answer is not Qdrant's")
     return None
 
 
 def refused(
-    status: int, words: str, what: str, call: Call, *, retry_after_seconds: float | None = None
+    status: int, words: str, what: str, *, upserts: bool = False, retry_after_seconds: float | None = None
 ) -> ConnectorError:
     """Say what an answer means that is not a success."""
     said = f"{what}: {status} {one_line(words)}".rstrip()
     if status in PASSING:
         return TransientError(said, retry_after_seconds=retry_after_seconds)
-    if call is Call.UPSERT and status in ABOUT_RECORDS and not BLAMES_THE_COLLECTION.search(words):
+    if upserts and status in ABOUT_RECORDS and not BLAMES_THE_COLLECTION.search(words):
         return RejectedError(said)
-    return SinkError(said) if status in OF_THE_KEY else _lasting(said, call)
+    return SinkError(said)
 
 
-def _unanswered(source: Exception, what: str, call: Call) -> ConnectorError | None:
+def _unanswered(source: Exception, what: str) -> ConnectorError | None:
     if isinstance(source, ValidationError):
-        return _lasting(f"{what}: its answer is not one that this version of qdrant-client can read", call)
+        return SinkError(f"{what}: its answer is not one that this version of qdrant-client can read")
     if not isinstance(source, httpx.HTTPError):
         return None
     said = f"{what}: {one_line(str(source)) or type(source).__name__}"
-    return _lasting(said, call) if CERTIFICATE.search(str(source)) else TransientError(said)
-
-
-def _lasting(said: str, call: Call) -> ConnectorError:
-    return ConfigError(said) if call is Call.CHECK else SinkError(said)
+    return SinkError(said) if CERTIFICATE.search(str(source)) else TransientError(said)
 
 
 def _words(content: bytes) -> str:

@@ -52,9 +52,9 @@ class Generations:
     server: QdrantServer
     collection: str  # the name by which readers ask
 
-    def place(self, generation: int, *, checking: bool = False) -> Place:
+    def place(self, generation: int) -> Place:
         """Find one; ConfigError if the name that readers ask for is taken by what cannot be replaced."""
-        target = self.target(checking=checking)
+        target = self.target()
         if target != self.collection:
             return Place(generation_name(self.collection, generation), target)
         if generation == 1:
@@ -65,11 +65,11 @@ class Generations:
             "readers ask for that"
         )
 
-    def target(self, *, checking: bool = False) -> str | None:
+    def target(self) -> str | None:
         """Say which collection readers get; ConfigError if it is not one of ours."""
-        target = self.server.aliases(checking=checking).get(self.collection)
+        target = self.server.aliases().get(self.collection)
         if target is None:
-            return self.collection if self.server.exists(self.collection, checking=checking) else None
+            return self.collection if self.server.exists(self.collection) else None
         if generation_of(self.collection, target) is None:
             raise ConfigError(
                 f'"{self.collection}" {self.server.url} is an alias of the collection "{target}", which vector-sync '

@@ -26,7 +26,7 @@ from connector.errors import RejectedError, SinkError, TransientError
 from connector.model import Detail, DocumentId, Metadata
 
 from .qdrant_collection import Collection, Layout, new_incarnation
-from .qdrant_failures import Call, explained, refused
+from .qdrant_failures import explained, refused
 from .qdrant_filters import asked_filter, owned_by
 from .qdrant_payload import MARKS, TEXT, Payload, PointId, metadata_bytes
 from .qdrant_search import Question
@@ -95,21 +95,21 @@ class QdrantServer:
 
     # --- collections -----------------------------------------------------------------------------------
 
-    def aliases(self, *, checking: bool = False) -> dict[str, str]:
+    def aliases(self) -> dict[str, str]:
         """Say which collection each alias stands for."""
-        with self._asking("did not tell its aliases", _call(checking=checking)) as client:
+        with self._asking("did not tell its aliases") as client:
             return {alias.alias_name: alias.collection_name for alias in client.get_aliases().aliases}
 
-    def exists(self, name: str, *, checking: bool = False) -> bool:
+    def exists(self, name: str) -> bool:
         """Tell whether there is a collection, or an alias, of that name."""
-        with self._asking(f'did not tell whether there is a collection "{name}"', _call(checking=checking)) as client:
+        with self._asking(f'did not tell whether there is a collection "{name}"') as client:
             return client.collection_exists(name)
 
-    def collection(self, name: str, *, checking: bool = False) -> Collection | None:
+    def collection(self, name: str) -> Collection | None:
         """Read about a collection; None if there is none, ConfigError if it does not have our vector."""
-        if not self.exists(name, checking=checking):
+        if not self.exists(name):
             return None
-        with self._asking(f'did not tell about the collection "{name}"', _call(checking=checking)) as client:
+        with self._asking(f'did not tell about the collection "{name}"') as client:
             info = client.get_collection(name)
         return Collection.read(name, info, self._layout, self.place(name))
 
@@ -171,7 +171,7 @@ class QdrantServer:
         body = orjson.dumps({"points": points}, option=orjson.OPT_SERIALIZE_NUMPY)
         if len(body) > PAYLOAD_BYTES and (len(points) > 1 or not _is_sendable(payloads[0])):
             raise RejectedError(f"a request of {len(body):,} bytes is too large for {self.place(collection.name)}")
-        with self._asking("", Call.UPSERT, refusal) as client:
+        with self._asking("", refusal) as client:
             answer = client.http.points_api.upsert_points(
                 collection_name=collection.name,
                 wait=True,
@@ -269,7 +269,7 @@ class QdrantServer:
             models.PointStruct(id=str(id), vector={name: row} if name else row, payload=payload)
             for id, row, payload in zip(ids, vectors.tolist(), payloads, strict=True)
         ]
-        with self._asking("", Call.UPSERT, refusal) as client:
+        with self._asking("", refusal) as client:
             done = client.upsert(collection.name, points, wait=True)
         self._check_done(done, "has not applied an upsert")
 
@@ -283,21 +283,24 @@ class QdrantServer:
             raise TransientError(f"the Qdrant server {self.url} {what}: {result.status.value}")
 
     @contextmanager
-    def _asking(self, what: str, call: Call = Call.OTHER, refusal: str = "") -> Iterator[QdrantClient]:
-        """Ask the server, and explain its failures; `what` completes "the Qdrant server at ... "."""
-        said = refusal or f"the Qdrant server {self.url} {what}"
+    def _asking(self, what: str, refused_upsert: str = "") -> Iterator[QdrantClient]:
+        """Ask the server, and explain its failures; `what` completes "the Qdrant server at ... ".
+
+        `refused_upsert` is the whole message instead, where records are sent.
+        """
+        said, upserts = refused_upsert or f"the Qdrant server {self.url} {what}", bool(refused_upsert)
         with self._lock:
             try:
                 yield self._connected()
             except ValueError as error:
-                explanation = explained(error, said, call)
+                explanation = explained(error, said, upserts=upserts)
                 if explanation is None and self.in_process:
-                    explanation = refused(_status(str(error)), str(error), said, call)
+                    explanation = refused(_status(str(error)), str(error), said, upserts=upserts)
                 if explanation is None:
                     raise
                 raise explanation from error
             except Exception as error:
-                explanation = explained(error, said, call)
+                explanation = explained(error, said, upserts=upserts)
                 if explanation is None:
                     raise
                 raise explanation from error
@@ -307,10 +310,6 @@ class QdrantServer:
             if self._client is None:
                 self._client = self._connect()
             return self._client
-
-
-def _call(*, checking: bool) -> Call:
-    return Call.CHECK if checking else Call.OTHER
 
 
 def _status(words: str) -> int:

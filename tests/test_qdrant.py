@@ -35,7 +35,7 @@ from connector.query_config import WRITING_SETTINGS
 from connector.testing.qdrant_server import QdrantServer
 from connector.testing.sink_records import DIMENSION, VECTORS, record, stored
 from sinks.qdrant import QdrantSettings, QdrantSink
-from sinks.qdrant_failures import Call, explained, wait_seconds
+from sinks.qdrant_failures import explained, wait_seconds
 
 KEY = "canary-5b1e"
 COSINE = models.VectorParams(size=DIMENSION, distance=models.Distance.COSINE)
@@ -486,37 +486,36 @@ def test_a_wait_is_read_however_it_is_written() -> None:
         assert wait_seconds(nothing) is None
 
 
-STATUSES: Sequence[tuple[int, str, type[ConnectorError], type[ConnectorError], type[ConnectorError]]] = (
-    # status, words, to check, to an upsert, to anything else
-    (400, "Wrong input: bad payload", ConfigError, RejectedError, SinkError),
-    (413, "too large", ConfigError, RejectedError, SinkError),
-    (422, "Validation error in JSON body", ConfigError, RejectedError, SinkError),
-    (400, "Wrong input: Not existing vector name error: body", ConfigError, SinkError, SinkError),
-    (400, "Wrong input: Vector dimension error: expected dim: 4, got 5", ConfigError, SinkError, SinkError),
-    (400, "Bad request: Max points count limit of 10 reached!", ConfigError, SinkError, SinkError),
-    (400, "Bad request: Resident memory usage is at 95% of total memory", ConfigError, SinkError, SinkError),
-    (401, "Invalid API key or JWT", SinkError, SinkError, SinkError),
-    (403, "Forbidden: Global manage access is required", SinkError, SinkError, SinkError),
-    (404, "Not found: Collection `docs@1` doesn't exist!", ConfigError, SinkError, SinkError),
-    (409, "conflict", ConfigError, SinkError, SinkError),
-    (507, "Insufficient storage: disk", ConfigError, SinkError, SinkError),
-    (408, "Timeout: operation timed out", TransientError, TransientError, TransientError),
-    (429, "Rate limiting exceeded", TransientError, TransientError, TransientError),
-    (500, "Service internal error: 1 of 2 shards failed", TransientError, TransientError, TransientError),
-    (502, "bad gateway", TransientError, TransientError, TransientError),
-    (503, "Shard temporarily unavailable", TransientError, TransientError, TransientError),
-    (504, "gateway timeout", TransientError, TransientError, TransientError),
-    (522, "connection timed out", TransientError, TransientError, TransientError),
+STATUSES: Sequence[tuple[int, str, type[ConnectorError], type[ConnectorError]]] = (
+    # status, words, to an upsert, to anything else
+    (400, "Wrong input: bad payload", RejectedError, SinkError),
+    (413, "too large", RejectedError, SinkError),
+    (422, "Validation error in JSON body", RejectedError, SinkError),
+    (400, "Wrong input: Not existing vector name error: body", SinkError, SinkError),
+    (400, "Wrong input: Vector dimension error: expected dim: 4, got 5", SinkError, SinkError),
+    (400, "Bad request: Max points count limit of 10 reached!", SinkError, SinkError),
+    (400, "Bad request: Resident memory usage is at 95% of total memory", SinkError, SinkError),
+    (401, "Invalid API key or JWT", SinkError, SinkError),
+    (403, "Forbidden: Global manage access is required", SinkError, SinkError),
+    (404, "Not found: Collection `docs@1` doesn't exist!", SinkError, SinkError),
+    (409, "conflict", SinkError, SinkError),
+    (507, "Insufficient storage: disk", SinkError, SinkError),
+    (408, "Timeout: operation timed out", TransientError, TransientError),
+    (429, "Rate limiting exceeded", TransientError, TransientError),
+    (500, "Service internal error: 1 of 2 shards failed", TransientError, TransientError),
+    (502, "bad gateway", TransientError, TransientError),
+    (503, "Shard temporarily unavailable", TransientError, TransientError),
+    (504, "gateway timeout", TransientError, TransientError),
+    (522, "connection timed out", TransientError, TransientError),
 )
 
 
-@pytest.mark.parametrize("status, words, to_check, to_upsert, to_others", STATUSES)
+@pytest.mark.parametrize("status, words, to_upsert, to_others", STATUSES)
 def test_each_status_means_what_the_table_says(
     server: QdrantServer,
     sink: QdrantSink,
     status: int,
     words: str,
-    to_check: type[ConnectorError],
     to_upsert: type[ConnectorError],
     to_others: type[ConnectorError],
 ) -> None:
@@ -528,7 +527,7 @@ def test_each_status_means_what_the_table_says(
         (sink.count, to_others),
         (sink.live, to_others),
         (partial(sink.prepare, DIMENSION), to_others),
-        (partial(sink.check, DIMENSION), to_check),
+        (partial(sink.check, DIMENSION), to_others),
     )
     for call, expected in calls:
         server.faults.answer(status, words)
@@ -618,10 +617,9 @@ def test_a_service_that_is_not_qdrant_is_the_operators_to_mend() -> None:
         thread.start()
         made = build(QdrantSettings(url=f"http://127.0.0.1:{page.server_port}"))
         try:
-            with pytest.raises(ConfigError, match="not Qdrant's"):
-                made.check(DIMENSION)
-            with pytest.raises(SinkError, match="not Qdrant's"):
-                made.live()
+            for call in (partial(made.check, DIMENSION), made.live):
+                with pytest.raises(SinkError, match="not Qdrant's"):
+                    call()
         finally:
             page.shutdown()
             thread.join()
@@ -634,10 +632,10 @@ def test_an_answer_of_another_shape_and_a_bad_certificate_do_not_pass() -> None:
     certificate = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
     for source in (shape.value, certificate):
         failure = ResponseHandlingException(source)
-        assert type(explained(failure, "it", Call.CHECK)) is ConfigError
-        assert type(explained(failure, "it", Call.UPSERT)) is SinkError
-    assert explained(ResponseHandlingException(RuntimeError("a bug")), "it", Call.OTHER) is None
-    assert explained(RuntimeError("a bug"), "it", Call.OTHER) is None
+        assert type(explained(failure, "it")) is SinkError
+        assert type(explained(failure, "it", upserts=True)) is SinkError
+    assert explained(ResponseHandlingException(RuntimeError("a bug")), "it") is None
+    assert explained(RuntimeError("a bug"), "it") is None
 
 
 def test_a_poisoned_record_is_rejected_in_the_servers_words(server: QdrantServer, sink: QdrantSink) -> None:
