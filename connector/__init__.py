@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TransientError,
     )
     from .events import Emit, Event
+    from .filters import AnyOf, Between, Condition, Equals
     from .plugins import BuildContext, EmbedderSettings, SinkSettings, SourceSettings
     from .ports import Embedder, Sink, Source
     from .report import PlanReport, Report
@@ -46,18 +47,23 @@ _HOME = {
         "TransientError",
     ),
     "events": ("Emit", "Event"),
+    "filters": ("AnyOf", "Between", "Condition", "Equals"),
     "plugins": ("BuildContext", "EmbedderSettings", "SinkSettings", "SourceSettings"),
     "ports": ("Embedder", "Sink", "Source"),
     "report": ("PlanReport", "Report"),
 }
 
 __all__ = [
+    "AnyOf",
+    "Between",
     "BuildContext",
+    "Condition",
     "ConfigError",
     "ConnectorError",
     "Embedder",
     "EmbedderSettings",
     "Emit",
+    "Equals",
     "Event",
     "ExitCode",
     "LeaseError",

@@ -22,7 +22,7 @@ from . import fingerprints
 from .errors import LeaseError
 from .fingerprints import Known
 from .lease import is_locked, os_lock, this_process
-from .model import HASH_BYTES, DocumentId, Entry, JsonValue
+from .model import HASH_BYTES, UNKNOWN, DocumentId, Entry, JsonValue
 from .sqlite_file import open_file, transaction, translated
 
 if TYPE_CHECKING:
@@ -100,6 +100,19 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX text_of_job ON job_text (job);
     """,
+    """
+    CREATE TABLE generation (  -- see generations.State; its ledgers are NAME of the first, NAME@2 of the second
+        number             INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,  -- never given twice
+        state              TEXT NOT NULL,
+        embedder           TEXT NOT NULL,     -- identity
+        splitter           TEXT NOT NULL,     -- identity
+        embedder_settings  TEXT,              -- JSON, without secrets; NULL: not known
+        created_at         REAL NOT NULL,     -- seconds since 1970, as all times here
+        accepted_at        REAL,              -- when its price was accepted
+        switched_at        REAL,              -- when it became live, the last time
+        in_step            INTEGER NOT NULL   -- 1: its last run ended in step
+    ) STRICT;
+    """,
 )
 
 Row: TypeAlias = "tuple[str, bytes | None, bytes | None, bytes, str | None]"
@@ -150,6 +163,7 @@ class Checkpoints:
         self._lock = threading.RLock()
         self._ledgers: dict[str, int] = {}
         self._kept: dict[str, str] = {}  # by sink: the version of the fingerprints that were read from their file
+        self._kept_records: dict[str, int | None] = {}  # by sink: what `records` found when that file was written
         self._epoch = -1  # no store has it, so a read-only store cannot write
         with ExitStack() as undo:
             if not read_only:
@@ -248,9 +262,26 @@ class Checkpoints:
         with self._write():
             self._db.execute("UPDATE ledger SET recipe = ? WHERE sink = ?", [json.dumps(recipe), sink])
 
+    def ledger_names(self) -> list[str]:
+        """Every sink that has a ledger."""
+        return [row[0] for row in self._all("SELECT sink FROM ledger ORDER BY id", [])]
+
+    def forget_ledger(self, sink: str) -> None:
+        """Forget all of a sink whose collection is gone."""
+        self._known_path(sink).unlink(missing_ok=True)  # first: a kill in between leaves nothing that nobody names
+        with self._write():
+            id = self._ledger(sink)
+            self._db.execute("DELETE FROM entry WHERE ledger = ?", [id])
+            self._db.execute("DELETE FROM ledger WHERE id = ?", [id])
+        self._ledgers.pop(sink, None)
+
     def count(self, sink: str) -> int:
         found = self._one("SELECT count(*) FROM entry WHERE ledger = ?", [self._ledger(sink)])
         return int(found[0]) if found else 0
+
+    def holds_any(self, sink: str) -> bool:
+        """Tell whether the ledger has a document; at once, where `count` reads all of it."""
+        return self._one("SELECT 1 FROM entry WHERE ledger = ? LIMIT 1", [self._ledger(sink)]) is not None
 
     def entry(self, sink: str, id: DocumentId) -> Entry | None:
         """Look up one document."""
@@ -318,7 +349,7 @@ class Checkpoints:
         version = self._ledger_version(sink)
         kept = fingerprints.read(self._known_path(sink), version)
         if kept is not None:
-            self._kept[sink] = version
+            self._kept[sink], self._kept_records[sink] = version, kept.records
             return kept
         joined = bytearray()
         with translated(self._path), self._lock:
@@ -329,13 +360,22 @@ class Checkpoints:
                 joined += b"".join([row[0] for row in batch])
         return Known.of(fingerprints.from_bytes(joined))
 
-    def keep_known(self, sink: str, known: Known) -> None:
-        """Spare the next run the reading, if nothing is written until then."""
-        fingerprints.write(self._known_path(sink), known, self._ledger_version(sink))
+    def keep_known(self, sink: str, known: Known, records: int | None = None) -> None:
+        """Spare the next run the reading, and `records` the adding up, if nothing is written until then."""
+        fingerprints.write(self._known_path(sink), known, self._ledger_version(sink), records)
 
     def has_kept_known(self, sink: str) -> bool:
         """Tell whether the file beside the checkpoint was read and nothing was written since."""
         return self._kept.get(sink) == self._ledger_version(sink)
+
+    def records(self, sink: str) -> int | None:
+        """How many records a sink holds, by its ledger; None while that is in doubt."""
+        if any(UNKNOWN in entry.passages for entry in self.in_doubt(sink)):
+            return None
+        if self._kept_records.get(sink) is not None and self.has_kept_known(sink):
+            return self._kept_records[sink]
+        found = self._one("SELECT sum(length(passages)) FROM entry WHERE ledger = ?", [self._ledger(sink)])
+        return int(found[0] or 0) // HASH_BYTES
 
     def _known_path(self, sink: str) -> Path:
         return self._folder / f"known-{self._ledger(sink)}.bin"
@@ -384,9 +424,15 @@ class Checkpoints:
         ):
             yield Rejected(sink, id, problem)
 
-    def rejected_ids(self) -> set[DocumentId]:
-        """The documents that some sink does not have, for a reason of their own."""
-        return {DocumentId(row[0]) for row in self._all("SELECT document_id FROM entry WHERE problem IS NOT NULL", [])}
+    def rejected_ids(self, sinks: Sequence[str]) -> set[DocumentId]:
+        """The documents that some of these sinks do not have, for a reason of their own."""
+        return {
+            DocumentId(row[0])
+            for sink in sinks
+            for row in self._all(
+                "SELECT document_id FROM entry WHERE ledger = ? AND problem IS NOT NULL", [self._ledger(sink)]
+            )
+        }
 
     def replace_unreadable(self, places: Iterable[tuple[str, str]]) -> None:
         """Note the unreadable places of a complete listing; writes only what differs."""

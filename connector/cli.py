@@ -24,8 +24,10 @@ import click
 
 from . import __version__, terminal
 from .cli_embed_jobs import embed_jobs
+from .cli_generations import generations
 from .cli_jobs import jobs, query_config
-from .errors import ConfigError, ConnectorError
+from .cli_verify import state, verify
+from .errors import BUG, INTERRUPTED, ConfigError, ConnectorError
 from .starter import starter
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from .model import JsonValue
     from .starter import StarterKind
 
-BUG = 70
-INTERRUPTED = 130
 OUTPUT_CLOSED = 141
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -121,7 +121,8 @@ def main(ctx: click.Context, config: Path, no_color: bool) -> None:
     """Keep a vector index in step with your documents.
 
     Begin with `vector-sync init`, then `check`, `plan` and `sync`. Exit codes: 0 in step, 1 some documents are
-    rejected, 2 wrong settings, 3 not in step yet, 4 stopped to ask, 75 another run is under way.
+    rejected, 2 wrong settings, 3 not in step yet, 4 stopped to ask, 5 verify found drift,
+    75 another run is under way.
     """
     ctx.obj = config
     if no_color:
@@ -171,17 +172,18 @@ def plan(ctx: click.Context, verbose: bool, as_json: bool) -> None:
     if as_json:
         _print_json(report.as_json())
     else:
-        terminal.say_all(terminal.plan_lines(report))
+        terminal.say_all(terminal.plan_lines(report, verbose=verbose))
     terminal.complain_all(report.problems)
     ctx.exit(report.exit_code)
 
 
 @main.command()
 @click.option("--confirm-deletes", type=click.IntRange(min=0), metavar="N", help="Let up to N documents be deleted.")
-@click.option("--accept-reembed", is_flag=True, help="Embed everything anew: the embedder or the splitter changed.")
+@click.option("--accept-reembed", is_flag=True, help="Build a new generation: the embedder or the splitter changed.")
 @click.option("--max-tokens", type=click.IntRange(min=0), metavar="N", help="Stop before more tokens are embedded.")
 @click.option("--max-cost", type=click.FloatRange(min=0), metavar="X", help="Stop before embedding costs more.")
 @click.option("--yes", is_flag=True, help="Confirm what a first run costs, where it would ask.")
+@click.option("-v", "--verbose", is_flag=True, help="Name every document that is not stored as it is.")
 @json_option
 @click.pass_context
 def sync(
@@ -192,6 +194,7 @@ def sync(
     max_tokens: int | None,
     max_cost: float | None,
     yes: bool,
+    verbose: bool,
     as_json: bool,
 ) -> None:
     """Bring every index to what the documents are now."""
@@ -214,7 +217,7 @@ def sync(
     if as_json:
         _print_json(report.as_json())
     else:
-        terminal.say_all(terminal.sync_lines(report))
+        terminal.say_all(terminal.sync_lines(report, verbose=verbose))
     terminal.complain_all(report.problems)
     ctx.exit(report.exit_code)
 
@@ -237,15 +240,25 @@ def status(ctx: click.Context, as_json: bool) -> None:
 @click.argument("text")
 @click.option("--limit", type=click.IntRange(min=1), default=5, show_default=True, help="How many passages.")
 @click.option("--sink", metavar="NAME", help="Which index, by its name in the settings.  [default: the first]")
+@click.option(
+    "--where",
+    metavar="CONDITION",
+    multiple=True,
+    help="Only passages whose metadata holds this: lang=en, 'year>=2019', 'lang in en,de'. May be given several times.",
+)
 @json_option
 @click.pass_context
-def search(ctx: click.Context, text: str, limit: int, sink: str | None, as_json: bool) -> None:
+def search(
+    ctx: click.Context, *, text: str, limit: int, sink: str | None, where: tuple[str, ...], as_json: bool
+) -> None:
     """Find the passages nearest to TEXT."""
     from . import inspection
+    from .filters import parse
 
     if not text.strip():
         raise click.BadParameter("say what to look for", param_hint="TEXT")
-    hits = inspection.search(_settings(ctx), text, limit=limit, sink=sink)
+    conditions = [parse(each) for each in where]
+    hits = inspection.search(_settings(ctx), text, limit=limit, sink=sink, where=conditions)
     if as_json:
         _print_json({"hits": [inspection.hit_json(hit) for hit in hits]})
     else:
@@ -269,6 +282,22 @@ def rejected(ctx: click.Context, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("documents", nargs=-1, metavar="[DOCUMENT_ID]...")
+@json_option
+@click.pass_context
+def retry(ctx: click.Context, documents: tuple[str, ...], as_json: bool) -> None:
+    """Let the next sync look again at rejected documents; at all of them, if none is named."""
+    from . import retrial
+
+    chosen = retrial.retry_rejected(_settings(ctx), documents)
+    if as_json:
+        _print_json({"retried": [{"sink": it.sink, "place": it.place, "reason": it.reason} for it in chosen]})
+    else:
+        count = len({it.place for it in chosen})
+        terminal.say(f"the next sync looks again at {count} rejected document{'' if count == 1 else 's'}")
+
+
+@main.command()
 @click.argument("document_id")
 @json_option
 @click.pass_context
@@ -285,5 +314,8 @@ def explain(ctx: click.Context, document_id: str, as_json: bool) -> None:
 
 
 main.add_command(embed_jobs)
+main.add_command(generations)
 main.add_command(jobs)
 main.add_command(query_config)
+main.add_command(state)
+main.add_command(verify)

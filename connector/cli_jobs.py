@@ -223,7 +223,7 @@ def is_interactive() -> bool:
 @as_json_option
 @click.pass_context
 def query_config(ctx: click.Context, sink: str | None, as_json: bool) -> None:
-    """Tell what an application needs to query the index as `search` does. Shows no secret, asks no service."""
+    """Tell what an application needs to query the index as `search` does. Shows no secret."""
     from .query_config import query_config as read
 
     found = read(_settings(ctx), sink)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
-from . import engine
-from .checkpoint import Checkpoints
-from .config import Settings, canonical
-from .engine import Options, Parts
+from .config import Settings
 from .errors import ConfigError
 from .events import Emit, ignore
+from .generation_parts import OpenSync, build_context, open_sync
+from .generation_run import plan_generations, sync_generations
+from .generations import Generation, Step
 from .money import Ceilings
-from .passages import PassageSplitter
-from .plugins import BuildContext
+from .parts import Options, Parts
 from .ports import Embedder, Sink
 from .report import PlanReport, Report
-from .vectors import SqliteVectors
+
+__all__ = ["build_context", "open_parts", "open_search", "open_sync", "plan_sync", "run_options", "sync"]
 
 N = TypeVar("N", int, float)
 
@@ -45,7 +45,7 @@ def sync(
         SafetyError: every document would be embedded anew, and that was not accepted.
         LeaseError: another run has the state; come back later.
     """
-    options = _options(settings)
+    options = run_options(settings)
     ceilings = replace(
         options.ceilings,
         max_tokens=_lower(max_tokens, settings.sync.max_tokens),
@@ -53,14 +53,14 @@ def sync(
         confirmed=confirm_cost,
     )
     options = replace(options, confirm_deletes=confirm_deletes, accept_reembed=accept_reembed, ceilings=ceilings)
-    with open_parts(settings) as parts:
-        return engine.sync(parts, options, emit=emit or ignore)
+    with open_sync(settings) as opened:
+        return sync_generations(opened, options, emit=emit or ignore)
 
 
 def plan_sync(settings: Settings, *, verbose: bool = False, emit: Emit | None = None) -> PlanReport:
     """Find what `sync` would do, and write nothing; `verbose` lists the documents."""
-    with open_parts(settings, read_only=True) as parts:
-        return engine.plan(parts, _options(settings), verbose=verbose, emit=emit or ignore)
+    with open_sync(settings, read_only=True) as opened:
+        return plan_generations(opened, run_options(settings), verbose=verbose, emit=emit or ignore)
 
 
 def _lower(one: N | None, other: N | None) -> N | None:
@@ -68,7 +68,8 @@ def _lower(one: N | None, other: N | None) -> N | None:
     return min((it for it in (one, other) if it is not None), default=None)
 
 
-def _options(settings: Settings) -> Options:
+def run_options(settings: Settings) -> Options:
+    """Take from the settings what they decide for every run."""
     return Options(
         max_delete_fraction=settings.sync.max_delete_fraction,
         min_delete_count=settings.sync.min_delete_count,
@@ -80,52 +81,33 @@ def _options(settings: Settings) -> Options:
 
 @contextmanager
 def open_parts(settings: Settings, *, read_only: bool = False) -> Iterator[Parts]:
-    """Open everything a run needs, and close it in the reverse order, whatever happens.
+    """Open everything a run on one generation needs, and close it in the reverse order, whatever happens.
 
-    The checkpoints come first: open for writing they hold the lease, so all that follows has one writer.
+    It is the generation that the settings ask for; while there is none, the live one, with its own embedder.
     """
-    with ExitStack() as opened:
-        checkpoints = opened.enter_context(closing(Checkpoints.open(settings.state_path, read_only=read_only)))
-        context = build_context(settings, seed=checkpoints.seed, read_only=read_only)
-        source = settings.source.build(context)
-        embedder = opened.enter_context(closing(settings.embedder.build(context)))
-        sinks = [
-            opened.enter_context(closing(sink.build(replace(context, name=name))))
-            for name, sink in settings.sinks.items()
-        ]
-        vectors = opened.enter_context(
-            closing(
-                SqliteVectors.open(
-                    settings.state_path,
-                    embedder_identity=embedder.identity,
-                    dimension=embedder.dimension,
-                    read_only=read_only,
-                )
-            )
-        )
-        splitter = PassageSplitter(embedder.limits.tokens_per_text, embedder.count_tokens)
-        yield Parts(source, embedder, splitter, sinks, checkpoints, vectors, canonical(settings.source))
+    with open_sync(settings, read_only=read_only) as opened, opened.parts(_generation(opened)) as parts:
+        yield parts
+
+
+def _generation(opened: OpenSync) -> Generation:
+    opened.asked_embedder  # noqa: B018 - opened before the sinks, and closed after them
+    words = opened.words()
+    generations = opened.generations(words)
+    decision = opened.decide(generations, words, accepted=False)
+    if decision.step is Step.ASK:
+        return next(it for it in generations if it.number == decision.live)
+    return opened.target(decision, generations, 0.0)
 
 
 @contextmanager
 def open_search(settings: Settings, sink_name: str | None = None) -> Iterator[tuple[Embedder, Sink]]:
-    """Open what a search needs: the embedder, and one sink, by default the first."""
+    """Open what a search needs: one sink, by default the first, as its readers get it, and the embedder that made it.
+
+    A switch to another generation does not reach what is open already: it goes on with the one that was live before.
+    """
     name = sink_name or next(iter(settings.sinks))
     if name not in settings.sinks:
         raise ConfigError(f'there is no sink "{name}" in the settings; there are: {", ".join(settings.sinks)}')
-    context = build_context(settings, read_only=True)
-    with ExitStack() as opened:
-        embedder = opened.enter_context(closing(settings.embedder.build(context)))
-        sink = opened.enter_context(closing(settings.sinks[name].build(replace(context, name=name))))
-        yield embedder, sink
-
-
-def build_context(settings: Settings, *, seed: int = 0, read_only: bool) -> BuildContext:
-    """Tell a plug-in what it may know besides its own settings; a sink is also told its name."""
-    return BuildContext(
-        base_path=settings.base_path,
-        state_path=settings.state_path,
-        owner=settings.sync.name,
-        seed=seed,
-        read_only=read_only,
-    )
+    with open_sync(settings, read_only=True) as opened:
+        reading = opened.read_generation(name)
+        yield reading.embedder, reading.sink

@@ -79,6 +79,10 @@ class SyncSettings(BaseModel):
     max_tokens: int | None = Field(default=None, ge=0, description="that a run may have embedded; none by default")
     max_cost: float | None = Field(default=None, ge=0, description="the same, in the price's currency")
     ask_above_cost: float | None = Field(default=1.0, ge=0, description="a first run that costs more asks")
+    switch: Literal["auto", "manual"] = Field(
+        default="auto",
+        description="when readers get a new generation: as soon as it is in step and verified, or when they are sent",
+    )
 
 
 class EmbedJobsSettings(BaseModel):

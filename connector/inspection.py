@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,14 +19,17 @@ import msgspec
 import numpy as np
 
 from .checkpoint import Checkpoints, LedgerStatus, Rejected, Run
-from .composition import build_context, open_parts, open_search
+from .composition import build_context, open_search, open_sync
 from .config import Settings
-from .engine import Parts
 from .errors import ConfigError, ConnectorError, ExitCode
+from .filters import Condition
+from .generation_book import GenerationBook
+from .generations import live_of, names_for_people
 from .job_book import JobBook
 from .model import DocumentId, DocumentRef, Hit, InputType, JsonValue, ListingComplete, Rejection, Unreadable
+from .parts import Parts
 from .plan import Kind, Wanted, compare, want, want_nothing
-from .ports import BilledEmbedder, Embedder, JobEmbedder
+from .ports import BilledEmbedder, Embedder, GenerationSink, JobEmbedder, Source
 from .vectors import SqliteVectors
 
 OUT_OF_DATE = {
@@ -76,8 +79,10 @@ def check(settings: Settings) -> list[Check]:
         with closing(settings.sinks[name].build(replace(context, name=name))) as built:
             if not dimension:
                 return f"{settings.sinks[name].kind}; not compared with the embedder"
-            built.check(dimension)
-        return settings.sinks[name].kind
+            if not isinstance(built, GenerationSink):
+                built.check(dimension)
+                return settings.sinks[name].kind
+        return _check_generation(settings, name, dimension)
 
     def state() -> str:
         Checkpoints.open(settings.state_path, read_only=True).close()
@@ -91,6 +96,18 @@ def check(settings: Settings) -> list[Check]:
         *[_checked(f"sink {name}", partial(sink, name)) for name in settings.sinks],
         _checked("state", state),
     ]
+
+
+def _check_generation(settings: Settings, name: str, dimension: int) -> str:
+    """Check the generation of a sink that the settings ask for, which may be one that is yet to be built."""
+    with open_sync(settings, read_only=True) as opened:
+        words = opened.words([name])
+        decision = opened.decide_for([name], opened.generations(words), words, accepted=True)
+        opened.sink(name, decision.target).check(dimension)
+    kind = settings.sinks[name].kind
+    if decision.live in (None, decision.target):
+        return kind
+    return f"{kind}; generation {decision.live} is live, and the settings ask for generation {decision.target}"
 
 
 def _terms(embedder: Embedder) -> Iterator[str]:
@@ -162,7 +179,9 @@ def status(settings: Settings, *, runs: int = 5) -> Status:
         closing(Checkpoints.open(settings.state_path, read_only=True)) as checkpoints,
         closing(_open_vectors(settings)) as vectors,
     ):
-        known = {ledger.sink: ledger for ledger in checkpoints.ledger_status()}
+        ledgers = checkpoints.ledger_status()
+        names = _names(checkpoints, [ledger.sink for ledger in ledgers])
+        known = {names[ledger.sink]: replace(ledger, sink=names[ledger.sink]) for ledger in ledgers}
         never = {name: LedgerStatus(name, documents=0, records=0, in_doubt=0, rejected=0) for name in settings.sinks}
         open_jobs = JobBook(checkpoints).open_jobs()
         oldest_at = min((job.created_at for job in open_jobs), default=None)
@@ -180,11 +199,20 @@ def status(settings: Settings, *, runs: int = 5) -> Status:
 def rejected(settings: Settings) -> list[Rejected]:
     """Every document and place that is in no sink, or not in one, and why."""
     with closing(Checkpoints.open(settings.state_path, read_only=True)) as checkpoints:
-        return list(checkpoints.rejected())
+        names = _names(checkpoints, checkpoints.ledger_names()) | {"": ""}
+        return [replace(it, sink=names[it.sink]) for it in checkpoints.rejected()]
 
 
-def search(settings: Settings, text: str, *, limit: int = 5, sink: str | None = None) -> list[Hit]:
-    """Find the passages nearest to a text; in the first sink, if none is named."""
+def _names(checkpoints: Checkpoints, ledgers: Collection[str]) -> dict[str, str]:
+    """Name ledgers for people, by what is remembered of the generations: the live one has the sink's plain name."""
+    live = live_of(GenerationBook(checkpoints).all())
+    return names_for_people(ledgers, live.number if live else None)
+
+
+def search(
+    settings: Settings, text: str, *, limit: int = 5, sink: str | None = None, where: Sequence[Condition] = ()
+) -> list[Hit]:
+    """Find the passages nearest to a text whose metadata holds all conditions; in the first sink, if none is named."""
     with open_search(settings, sink) as (embedder, opened):
         (tokens,) = embedder.count_tokens([text])
         if tokens > embedder.limits.tokens_per_text:
@@ -192,7 +220,7 @@ def search(settings: Settings, text: str, *, limit: int = 5, sink: str | None = 
                 f"the text has {tokens} tokens, the embedder takes {embedder.limits.tokens_per_text}; shorten it"
             )
         opened.check(embedder.dimension)
-        return opened.search(embedder.embed([text], InputType.SEARCH_QUERY)[0], limit)
+        return opened.search(embedder.embed([text], InputType.SEARCH_QUERY)[0], limit, where)
 
 
 def hit_json(hit: Hit) -> dict[str, JsonValue]:
@@ -236,23 +264,30 @@ class Explanation:
 
 def explain(settings: Settings, document_id: DocumentId) -> Explanation:
     """Look a document up in the source, whose whole listing is read, and in every ledger."""
-    with open_parts(settings, read_only=True) as parts:
-        found, unreadable = _find(parts, document_id)
-        wanted = _wanted(parts, found[1]) if found else None
+    with open_sync(settings, read_only=True) as opened:
+        found, unreadable = _find(opened.source, document_id)
+        refusal, standings = None, []
+        for opens in opened.kept():
+            with opens() as parts:
+                wanted = _wanted(parts, found[1]) if found else None
+                refusal = wanted.problem if wanted else refusal
+                standings += [_standing(parts, sink.name, document_id, wanted) for sink in parts.sinks]
+        ledgers = {*opened.checkpoints.ledger_names(), *(standing.sink for standing in standings)}
+        names = _names(opened.checkpoints, ledgers)
         return Explanation(
             document_id,
             found[0] if found else None,
-            wanted.problem if wanted else None,
-            tuple(_standing(parts, sink.name, document_id, wanted) for sink in parts.sinks),
+            refusal,
+            tuple(replace(standing, sink=names[standing.sink]) for standing in standings),
             () if found else tuple(unreadable),
-            next(iter(parts.checkpoints.last_runs(1)), None),
+            next(iter(opened.checkpoints.last_runs(1)), None),
         )
 
 
-def _find(parts: Parts, document_id: DocumentId) -> tuple[tuple[str, DocumentRef] | None, list[Unreadable]]:
+def _find(source: Source, document_id: DocumentId) -> tuple[tuple[str, DocumentRef] | None, list[Unreadable]]:
     """Find where the source lists a document first; or else all the places that it could not read."""
     unreadable: list[Unreadable] = []
-    for batch in parts.source.list():
+    for batch in source.list():
         if isinstance(batch, ListingComplete):
             continue
         for position, ref in enumerate(batch.refs(np.arange(len(batch.versions), dtype=np.intp))):

@@ -133,6 +133,7 @@ def test_a_short_file_is_filled_up_with_defaults(tmp_path: Path) -> None:
         "max_tokens": None,
         "max_cost": None,
         "ask_above_cost": 1.0,
+        "switch": "auto",
     }
     assert settings.state.model_dump() == {"path": Path("state"), "keep": "all", "max_bytes": None}
 

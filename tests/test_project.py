@@ -36,6 +36,7 @@ LAYERS = (
         "parcels",
         "passages",
         "plugins",
+        "soundness",
         "sqlite_file",
         "vectors",
     },
