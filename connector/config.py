@@ -306,6 +306,11 @@ class _Reader:
                     f"[sinks.{name}] is no name for a sink; write lower-case letters, digits and single underscores, "
                     "a letter first, so that environment variables can name it"
                 )
+            elif name not in written and ("sinks", name, "kind") not in self._variables:
+                first = next(key for key in self._variables if key[:2] == ("sinks", name))
+                self._problems.append(
+                    f"{_variable(first)}: there is no [sinks.{name}] in {self._file or 'the settings'}"
+                )
             elif sink := self._plugin("sinks", ("sinks", name), written.get(name, {})):
                 made[name] = sink
         return made

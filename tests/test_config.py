@@ -241,6 +241,14 @@ def test_variables_that_kubernetes_sets_beside_a_service_of_our_name_are_not_set
     assert loaded(tmp_path, GOOD)
 
 
+def test_a_variable_of_a_sink_that_is_not_there_is_told_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VECTOR_SYNC_SINKS__GONE__API_KEY", CANARY)
+    (told,) = problems(tmp_path, GOOD)
+    assert told.startswith("VECTOR_SYNC_SINKS__GONE__API_KEY: there is no [sinks.gone] in ")
+
+
 def test_a_wrong_variable_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VECTOR_SYNC_SYNC__MIN_DELETE_COUNT", "many")
     monkeypatch.setenv("VECTOR_SYNC_SYNC__MIN_DELETE_CUONT", "3")
