@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import click
 
@@ -31,11 +34,15 @@ from .errors import BUG, INTERRUPTED, ConfigError, ConnectorError
 from .starter import starter
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from .config import Settings
     from .model import JsonValue
     from .starter import StarterKind
 
 OUTPUT_CLOSED = 141
+
+STDERR: Final = 2  # written to from a signal's handler, where streams may be in the middle of a line
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -52,7 +59,8 @@ class Commands(click.Group):
         """Run a command; an error becomes its line and its exit code."""
         try:
             try:
-                return super().invoke(ctx)
+                with _ctrl_c():
+                    return super().invoke(ctx)
             finally:
                 sys.stdout.flush()  # here, where a closed pipe is no surprise
         except ConnectorError as error:
@@ -71,6 +79,26 @@ class Commands(click.Group):
         except Exception as error:  # noqa: BLE001 - shown whole, and with an exit code that nothing else has
             traceback.print_exc()
             _fail(ctx, f"a bug in vector-sync ({type(error).__name__}); nothing is lost", BUG)
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Let the first Ctrl-C end a command in order, and the second one at once, as a kill would: that is harmless, too."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end_in_order(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(INTERRUPTED))
+        os.write(STDERR, b"\nstopping after the calls under way; Ctrl-C again stops at once\n")
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, end_in_order)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:

@@ -35,7 +35,7 @@ def _settings(ctx: click.Context) -> Settings:
 
 @click.command()
 @click.option("--repair", is_flag=True, help="Mend what is found by a sync, which embeds nothing that is stored.")
-@click.option("--contents", is_flag=True, help="Also compare each text and its metadata with its mark.")
+@click.option("--contents", is_flag=True, help="Also compare each text, its metadata and its vector.")
 @sink_option
 @click.option("--confirm-deletes", type=click.IntRange(min=0), metavar="N", help="Let the repair delete N documents.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every record that is found, not only the first of each kind.")
@@ -53,7 +53,7 @@ def verify(
 ) -> None:
     """Compare every record of an index with what the state remembers of it. Without --repair, writes nothing.
 
-    Exit codes: 0 in step, 5 records are missing, stale, altered or extra. Foreign records are told, and left alone.
+    Exit codes: 0 in step, 5 records are missing, stale, altered, extra or stray. Foreign ones are told, and left alone.
     """
     if confirm_deletes is not None and not repair:
         raise click.UsageError("--confirm-deletes is for --repair; to look deletes nothing")
@@ -96,7 +96,7 @@ def _show_repaired(done: Repaired, scratch: Scratch, *, verbose: bool, as_json: 
     else:
         terminal.say_all(_lines(done.found, scratch if verbose else None))
         if done.synced is None:
-            terminal.say("nothing to repair")
+            terminal.say("nothing that a repair could mend" if done.found.drifted else "nothing to repair")
         else:
             terminal.say("")
             terminal.say_all(terminal.sync_lines(done.synced))
@@ -141,6 +141,8 @@ def _remarks(sink: SinkFindings) -> Iterator[str]:
     no ledger, and records of ours             the state is lost, or was never there
     a ledger of another collection             the collection was made anew
     doubt                                      a run was cut off
+    stray records                              no sync can delete them, so somebody has to
+    vectors that the store does not have       they were not compared
     contents that the sink altered by a rule   they were compared by their marks only
     """
     if sink.error:
@@ -151,13 +153,20 @@ def _remarks(sink: SinkFindings) -> Iterator[str]:
         yield "  its collection is not the one that the ledger is of; the next sync fills it again"
     if sink.in_doubt:
         yield f"  {terminal.counted(sink.in_doubt, 'record')} in doubt: a run was cut off; the next sync puts it right"
+    if sink.strays:
+        yield (
+            f"  {terminal.counted(sink.strays, 'record')} stray: our mark, under a name that no record of ours has; "
+            "a repair cannot remove that: delete it in the database, by its name"
+        )
     if sink.unchecked:
-        yield f"  {terminal.counted(sink.unchecked, 'record')} not stored as sent, by its settings: marks compared only"
+        yield f"  {terminal.counted(sink.unchecked, 'record')} not stored as sent, by its settings: compared by marks"
+    if sink.vectors_unchecked:
+        yield f"  {terminal.counted(sink.vectors_unchecked, 'vector')} not compared: not in the vector store"
 
 
 def _finding_line(finding: Finding) -> str:
-    owner = f"  (of {finding.owner})" if finding.owner else ""
-    return terminal.printable(f"  {finding.kind:<8} {finding.name}{owner}")
+    told = f"of {finding.owner}" if finding.owner else finding.reason
+    return terminal.printable(f"  {finding.kind:<8} {finding.name}" + (f"  ({told})" if told else ""))
 
 
 # --- for programs ---

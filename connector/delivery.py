@@ -207,7 +207,7 @@ class Delivery:
             return [call() for call in chain((first,), calls)]
         at_a_time = self.sink.limits.concurrent_calls
         all_calls = (partial(self._unless_given_up, call) for call in chain((first, second), calls))
-        return make_together(all_calls, at_a_time=at_a_time, give_up=self._give_up)
+        return make_together(all_calls, at_a_time=at_a_time, give_up=self.give_up)
 
     def _make_ready(self) -> None:
         """Open the sink for its first write of a run; most runs write nothing, and opening may take long."""
@@ -228,13 +228,14 @@ class Delivery:
             raise _StoppedError
         return call()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """Make no more calls, also none that waits to be made again: the run ends early, or the sink has stopped."""
         self._is_given_up = True
 
     def _stop(self, reason: str, cause: Exception) -> NoReturn:
         with self._lock:
             is_first, self.stopped = self.stopped is None, self.stopped or reason
-        self._give_up()
+        self.give_up()
         if is_first:
             self.emit(SinkStopped(self.sink.name, reason))
         raise _StoppedError from cause

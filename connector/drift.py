@@ -2,15 +2,20 @@
 
 For one record:
 
-    the ledger has             the sink has            finding
-    -------------------------  ----------------------  ------------------------------------------------------
-    its digest                 nothing                 MISSING
-    its digest                 another digest          STALE
-    its digest                 that, of other contents ALTERED: somebody edited it and left the mark alone
-    its digest                 that digest             none: in step
-    UNKNOWN                    anything                none: in doubt, and the next sync puts it right
-    no such place              a record of ours        EXTRA: beyond the extent, or of a document that it has not
-    -                          a record not of ours    FOREIGN: told, never touched, and no drift
+    the ledger has   the sink has there           finding
+    ---------------  ---------------------------  -------------------------------------------------------------
+    its digest       nothing                      MISSING
+    its digest       another digest               STALE
+    its digest       what cannot be read as ours  STALE, as it is damaged: whoever it says it is of
+    its digest       that digest, of other        ALTERED: somebody edited it and left the mark alone
+                     contents or vector
+    its digest       that digest                  none: in step
+    UNKNOWN          anything                     none: in doubt, and the next sync puts it right
+    no such place    a record of ours             EXTRA: beyond the extent, or of a document that it has not
+    -                our mark, at no such name    STRAY: copied, or damaged; a sync has no name for it to delete
+    -                another mark, or none        FOREIGN: told, never touched, and no drift
+
+`judge` sees the records that can be read as ours; where the others stand is found by their names, in `verification`.
 
 A fingerprint that is gone excuses nothing: the digests beside it are still known. So the records of a document that was
 begun, but are not written to, are compared like all others. A rejected document holds nothing: a record of it is EXTRA.
@@ -26,7 +31,7 @@ from typing import Final
 import msgspec
 
 from .errors import ExitCode
-from .model import UNKNOWN, DocumentId, Entry, JsonValue, record_id
+from .model import UNKNOWN, DocumentId, Entry, JsonValue, RecordId, record_id
 
 MAX_INDEX: Final = 1_000_000
 """A mark with a higher index is not ours: no document has so many passages, and a ledger's line would take 16 MB."""
@@ -39,11 +44,23 @@ class Drift(StrEnum):
     STALE = "stale"
     ALTERED = "altered"
     EXTRA = "extra"
+    STRAY = "stray"
     FOREIGN = "foreign"
 
 
-OURS: Final = (Drift.MISSING, Drift.STALE, Drift.ALTERED, Drift.EXTRA)
-"""What is drift, and mended; the rest is somebody else's."""
+MENDED: Final = (Drift.MISSING, Drift.STALE, Drift.ALTERED, Drift.EXTRA)
+"""What a sync puts right."""
+OURS: Final = (*MENDED, Drift.STRAY)
+"""What is drift; the rest is somebody else's."""
+
+
+class Reason(StrEnum):
+    """In what a record differs that bears a mark of ours; where it is not told, in the digest."""
+
+    CONTENTS = "text or metadata"
+    VECTOR = "vector"
+    DAMAGED = "damaged"  # its marks cannot be read, or its text or vector is gone
+
 
 FINDINGS_HELD: Final = 1000  # in memory, of each kind and sink
 
@@ -52,13 +69,20 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
     """One record that is not as its ledger says."""
 
     kind: Drift
-    name: str  # of the record; of a foreign one, as its database names it
-    document_id: DocumentId | None = None  # of a foreign one, none
-    owner: str | None = None  # of a foreign one: whose mark it bears, if any
+    name: str  # of the record; of a stray or foreign one, as its database names it
+    document_id: DocumentId | None = None  # of those, none
+    owner: str | None = None  # of those: whose mark it bears, if any
+    reason: Reason | None = None
 
     def as_json(self) -> dict[str, JsonValue]:
         """Plain JSON values; what does not apply is left out."""
-        told = {"kind": str(self.kind), "name": self.name, "document_id": self.document_id, "owner": self.owner}
+        told = {
+            "kind": str(self.kind),
+            "name": self.name,
+            "document_id": self.document_id,
+            "owner": self.owner,
+            "reason": self.reason and str(self.reason),
+        }
         return {name: value for name, value in told.items() if value is not None}
 
 
@@ -69,7 +93,7 @@ class Mark(msgspec.Struct, frozen=True, gc=False):
     index: int
     digest: bytes
     text_hash: bytes | None = None  # None: its contents were not asked for
-    is_altered: bool = False  # its contents are not what its digest says
+    altered: Reason | None = None  # in what it is not as its digest says
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -78,6 +102,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     in_step: int = 0  # records
     in_doubt: int = 0  # the same
     findings: tuple[Finding, ...] = ()
+    unseen: tuple[RecordId, ...] = ()  # in doubt, and nothing that can be read as ours is there
     doubt: Entry | None = None  # the ledger's line that says no more than is known; None: it says that already
 
 
@@ -110,41 +135,44 @@ def judge(id: DocumentId, entry: Entry | None, held: Sequence[Mark]) -> Verdict:
     there |= {record.index: record for record in held if _differs(record, passages)}  # of two in one place, the worse
     findings = []
     digests = list(passages)
-    in_step = in_doubt = 0
+    in_step, in_doubt, unseen = 0, 0, []
     for index, digest in enumerate(passages):
         found = there.pop(index, None)
         if digest == UNKNOWN:
             in_doubt += 1
-        elif found is not None and found.digest == digest and not found.is_altered:
+            unseen += [record_id(id, index)] if found is None else []
+        elif found is not None and found.digest == digest and not found.altered:
             in_step += 1
         else:
-            kind = _kind(found, digest)
-            findings.append(Finding(kind, record_id(id, index), id))
+            findings.append(_finding(id, index, found, digest))
             digests[index] = UNKNOWN
     if there:
         findings += [Finding(Drift.EXTRA, record_id(id, index), id) for index in sorted(there)]
         digests += [UNKNOWN] * (max(there) + 1 - len(digests))
     if not findings:
-        return Verdict(in_step, in_doubt)
+        return Verdict(in_step, in_doubt, unseen=tuple(unseen))
     before = entry or Entry(id, None, None, ())
     doubt = Entry(id, None, before.content, tuple(digests), before.problem)
-    return Verdict(in_step, in_doubt, tuple(findings), doubt)
+    return Verdict(in_step, in_doubt, tuple(findings), tuple(unseen), doubt)
 
 
 def _is_sound(held: Sequence[Mark], passages: Sequence[bytes]) -> bool:
     return UNKNOWN not in passages and all(
-        record.index == place and not record.is_altered for place, record in enumerate(held)
+        record.index == place and not record.altered for place, record in enumerate(held)
     )
 
 
 def _differs(record: Mark, passages: Sequence[bytes]) -> bool:
-    return record.index >= len(passages) or record.digest != passages[record.index] or record.is_altered
+    return record.index >= len(passages) or record.digest != passages[record.index] or bool(record.altered)
 
 
-def _kind(found: Mark | None, digest: bytes) -> Drift:
+def _finding(id: DocumentId, index: int, found: Mark | None, digest: bytes) -> Finding:
+    name = record_id(id, index)
     if found is None:
-        return Drift.MISSING
-    return Drift.STALE if found.digest != digest else Drift.ALTERED
+        return Finding(Drift.MISSING, name, id)
+    if found.digest != digest:
+        return Finding(Drift.STALE, name, id)
+    return Finding(Drift.ALTERED, name, id, reason=found.altered)
 
 
 def merge(entries: Iterable[Entry], stored: Iterable[tuple[DocumentId, Sequence[Mark]]]) -> Iterator[Verdict]:
@@ -173,6 +201,7 @@ class SinkFindings:
     in_step: int = 0  # records
     in_doubt: int = 0  # records; the ledger itself does not know, and the next sync puts it right
     unchecked: int = 0  # records in step by their mark, whose contents the sink does not give as they were sent
+    vectors_unchecked: int = 0  # records whose contents were compared, and not the vector: the store does not have it
     counts: dict[Drift, int] = field(default_factory=lambda: dict.fromkeys(Drift, 0))
     first: dict[Drift, list[Finding]] = field(default_factory=lambda: {kind: [] for kind in Drift})
     error: str | None = None  # why it could not be read
@@ -181,6 +210,16 @@ class SinkFindings:
     def drifted(self) -> int:
         """How many records of ours are not as the ledger says."""
         return sum(self.counts[kind] for kind in OURS)
+
+    @property
+    def mendable(self) -> int:
+        """How many of those a sync can put right."""
+        return sum(self.counts[kind] for kind in MENDED)
+
+    @property
+    def strays(self) -> int:
+        """How many bear our mark and cannot be ours."""
+        return self.counts[Drift.STRAY]
 
     def add(self, finding: Finding) -> None:
         """Count a finding, and hold it if it is among the first of its kind."""
@@ -195,6 +234,7 @@ class SinkFindings:
             **{str(kind): count for kind, count in self.counts.items()},
             "in_doubt": self.in_doubt,
             "unchecked": self.unchecked,
+            "vectors_unchecked": self.vectors_unchecked,
             "new_collection": self.is_anew,
             "error": self.error,
         }
@@ -211,6 +251,11 @@ class Verified:
     def drifted(self) -> int:
         """How many records, in all sinks together, are not as the ledgers say."""
         return sum(sink.drifted for sink in self.sinks)
+
+    @property
+    def mendable(self) -> int:
+        """How many of those a sync can put right."""
+        return sum(sink.mendable for sink in self.sinks)
 
     @property
     def in_doubt(self) -> int:

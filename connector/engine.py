@@ -88,7 +88,8 @@ class _Run:
     def __init__(self, parts: Parts, options: Options, retry: Retry, emit: Emit, clock: Callable[[], float]) -> None:
         self.parts, self.options, self.emit, self.clock = parts, options, emit, clock
         self.started = clock()
-        self.retry = retry
+        self.ending = threading.Event()  # early: nobody waits any more
+        self.retry = retry = retry.until(self.ending)
         self.ahead: Ahead | None = None
         self.objection: str | None = None  # why the run stops to ask before it embeds more
         self.spending = Spending(options.ceilings.tokens(price_of(parts.embedder)))
@@ -183,7 +184,7 @@ class _Run:
     def walk(self) -> None:
         """Walk the source for all sinks, and again for those that could not keep up, each time for fewer of them."""
         threaded = {sink.name: self.options.threads and not sink.limits.in_process for sink in self.parts.sinks}
-        with Lanes(threaded, patience_seconds=self.options.patience_seconds) as lanes:
+        with Lanes(threaded, give_up=self._give_up, patience_seconds=self.options.patience_seconds) as lanes:
             walk = Walk(self.survey, self.deliveries, self.embedding, lanes, self.emit)
             while True:
                 self.walks.append(walk)
@@ -195,6 +196,11 @@ class _Run:
                 if not walk.slow or not walk.survey.complete:
                     break
                 walk = Walk(self._survey_again(walk.slow), self._begin_anew(walk.slow), self.embedding, lanes, ignore)
+
+    def _give_up(self) -> None:
+        for delivery in self.deliveries.values():
+            delivery.give_up()
+        self.ending.set()
 
     def _survey_again(self, names: Sequence[str]) -> Survey:
         """Begin a walk for some sinks, from what their ledgers have by now; what it finds wrong was told before."""

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from .checkpoint import Checkpoints
 from .config import Settings, canonical
-from .errors import ConfigError, SinkError, TransientError
+from .errors import ConfigError, LeaseError, SinkError, TransientError
 from .generation_book import GenerationBook
 from .generations import (
     FIRST,
@@ -41,6 +41,9 @@ from .vectors import SqliteVectors
 
 if TYPE_CHECKING:
     from .ports import Source
+
+
+NUMBERS_TRIED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +229,7 @@ class OpenSync:
         names = tuple(names)
         numbers = [it.number for it in generations]
         highest = max((*numbers, *filter(None, words.values())), default=0)
-        return decide(
+        decision = decide(
             generations,
             self.asked,
             accepted=accepted,
@@ -236,6 +239,26 @@ class OpenSync:
             holding={n for n in numbers if any(self.checkpoints.holds_any(self.ledger(name, n)) for name in names)},
             prepared={n for n in numbers if any(self.checkpoints.incarnation(self.ledger(name, n)) for name in names)},
         )
+        if decision.step in (Step.ASK, Step.BEGIN):
+            decision = replace(decision, target=self._free_number(names, decision.target))
+        return decision
+
+    def _free_number(self, names: Iterable[str], first: int) -> int:
+        """Find a number, from one on, under which no sink has anything: a state that was lost may have given it away.
+
+        Where none of the next ones will do, something else is wrong, which the check of the first then says.
+        """
+        dimension = self.asked_embedder.dimension
+        numbers = range(first, first + NUMBERS_TRIED)
+        return next((n for n in numbers if all(self._is_free(name, n, dimension) for name in names)), first)
+
+    def _is_free(self, name: str, number: int, dimension: int) -> bool:
+        try:
+            return self.sink(name, number).check(dimension) is None
+        except (ConfigError, LeaseError):
+            return False
+        except (TransientError, SinkError):
+            return True  # as far as is known now
 
     def target(self, decision: Decision, generations: list[Generation], now: float) -> Generation:
         """Give the generation that the settings ask for, whether it is there already or not."""

@@ -164,8 +164,7 @@ class _Run:
                 book.save(replace(it, created_at=self.now(), switched_at=self.now()))
         if self.decision.is_new:
             self.target = replace(self.target, accepted_at=self.now() if self.options.accept_reembed else None)
-            if self.decision.step is Step.BEGIN:
-                self._check_sinks()
+            self._check_sinks()
             book.save(self.target)
         elif self.decision.step is not Step.REPLACE:
             self._note_settings()

@@ -100,7 +100,7 @@ class Jobs:
         emit: Emit = ignore,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
         stop: Callable[[], bool] = lambda: False,
         random: Callable[[], str] = random_token,
     ) -> None:

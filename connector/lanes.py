@@ -65,13 +65,16 @@ class Lane:
             self.raise_failure()
 
     def close(self) -> None:
-        """Finish the work in hand, drop what is queued, and end the thread."""
+        """Finish the work in hand, drop what is queued, and end the thread, though Ctrl-C is pressed meanwhile.
+
+        What goes on after that would write beside the next run, which has the lease then.
+        """
         if self._thread:
             with self._changed:
                 self._waiting.clear()
                 self._is_closing = True
                 self._changed.notify_all()
-            self._thread.join()
+            _join(self._thread)
 
     def raise_failure(self) -> None:
         """Raise again what ended the work of this lane, if anything did."""
@@ -107,11 +110,32 @@ class Lane:
         self.close()
 
 
+def _join(thread: threading.Thread) -> None:
+    interrupt: KeyboardInterrupt | None = None
+    while thread.is_alive():
+        try:
+            thread.join()
+        except KeyboardInterrupt as again:
+            interrupt = again
+    if interrupt:
+        raise interrupt
+
+
 class Lanes:
     """A lane for each sink, and the word on which of them holds the others up for too long."""
 
-    def __init__(self, threaded: Mapping[str, bool], *, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        """`threaded` tells by sink whether its lane has a thread."""
+    def __init__(
+        self,
+        threaded: Mapping[str, bool],
+        *,
+        give_up: Callable[[], None] = lambda: None,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        """`threaded` tells by sink whether its lane has a thread; `give_up` ends the work in hand soon.
+
+        It is called where the lanes are left by an error, or by Ctrl-C.
+        """
+        self._give_up = give_up
         self._patience_seconds = patience_seconds
         self._started = time.monotonic()
         self._held_up_seconds = 0.0
@@ -165,6 +189,8 @@ class Lanes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._give_up()
         self._opened.close()
 
 

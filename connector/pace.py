@@ -26,7 +26,7 @@ class Pace:
         limits: EmbedLimits,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._clock = clock
         self._sleep = sleep

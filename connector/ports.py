@@ -281,7 +281,7 @@ class Sink(Protocol):
     [S13] `scan` gives each of our records once, and each other one in the collection as a ForeignRecord. One that
           bears our mark but is not where, or not what, we would have written is foreign, or has another digest;
           it never ends the scan.
-    [S14] `count` is how many of our records there are, exactly; None if the service cannot tell just now.
+    [S14] `count` is how many records bear our mark, exactly; None if the service cannot tell just now.
     [S15] `search` finds only records whose metadata holds all conditions, as `filters.matches` says.
     """
 
@@ -323,6 +323,24 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class NamingSink(Sink, Protocol):
+    """A sink that says by what name its database has a record, so that one which was damaged is known by its place.
+
+    [S16] `record_name` and `owner` are those of `ForeignRecord`: under its name a scan gives a record of ours whose
+          marks were damaged, and with `owner` what bears our mark. No two records share a name.
+    """
+
+    @property
+    def owner(self) -> str:
+        """Whose mark our records bear."""
+        ...
+
+    def record_name(self, id: RecordId) -> str | None:
+        """Name a record as the database does, whether it is there or not; None if none of ours can have that id."""
+        ...
 
 
 @runtime_checkable

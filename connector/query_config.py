@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from .composition import build_context, open_sync
 from .config import DELIMITER, PREFIX, canonical
-from .errors import ConfigError
+from .errors import ConfigError, SinkError, TransientError
 from .model import RESERVED_PREFIX, InputType
 from .ports import GenerationSink
 
@@ -87,7 +88,7 @@ class AddressedSink(Protocol):
     """A sink that can name where its generation is."""
 
     def address(self) -> Mapping[str, JsonValue]:
-        """Name it as a client of the database does: {"collection": "docs@2"}. Asks no service."""
+        """Name it as a client of the database does: {"collection": "docs@2"}. Asks it little, or nothing."""
         ...
 
 
@@ -133,11 +134,17 @@ def query_config(settings: Settings, sink: str | None = None) -> QueryConfig:
 
 
 def _place(reading: Reading) -> Told:
-    """Say which generation readers get, and where it is, of a sink that can have several."""
+    """Say which generation readers get, and where it is, of a sink that can have several.
+
+    One that cannot be asked just now is described as the settings have it.
+    """
     if not isinstance(reading.sink, GenerationSink):
         return {}
-    place = dict(reading.sink.address()) if isinstance(reading.sink, AddressedSink) else {}
-    return {"generation": reading.number, **place}
+    place: Told = {"generation": reading.number}
+    if isinstance(reading.sink, AddressedSink):
+        with suppress(TransientError, SinkError):
+            place |= reading.sink.address()
+    return place
 
 
 def _embedder(settings: Settings, reading: Reading) -> Told:

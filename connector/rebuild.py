@@ -4,8 +4,9 @@
                                      -> scratch file, sorted by document -> the ledger, a line for each document
 
 A record bears the digest of what it was made of. One whose text and metadata have that digest under the present
-embedder is as the connector wrote it. What cannot be known from a sink is the version of each document in its source:
-so the next sync fetches every document once, finds the digests that it would give, and embeds and writes nothing.
+embedder is as the connector wrote it, but for its vector, of which the digest says nothing: see `_Vectors`. What cannot
+be known from a sink is the version of each document in its source: so the next sync fetches every document once, finds
+the digests that it would give, and embeds and writes nothing.
 
 The ledger is named after its collection only when it is whole. Until then it bears the name of none, and a sync that
 finds it so forgets it, as after a kill.
@@ -15,13 +16,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from .drift import Mark
+from .drift import Mark, Reason
 from .errors import ConfigError, SafetyError
 from .model import UNKNOWN, Detail, Entry, ForeignRecord, InputType, JsonValue, StoredRecord
 from .parcels import chunks
@@ -29,7 +30,8 @@ from .parts import Parts
 from .plan import sha256_16
 from .ports import BilledEmbedder, Embedder, Sink
 from .scratch import Scratch
-from .verification import Show, can_be_checked, is_made_by, is_plausible, named, show_nothing
+from .soundness import can_be_checked, is_made_by, is_plausible, is_same_vector
+from .verification import Show, named, show_nothing
 
 if TYPE_CHECKING:
     from .model import Vectors
@@ -40,6 +42,7 @@ ENTRIES_PER_COMMIT = 1000
 VECTORS_PER_WRITE = 500
 TEXTS_PER_TRIAL = 8
 SAME_TO: Final = 1e-5  # [E2]
+MAX_DISPUTED: Final = 10_000  # texts; beyond that, the vectors are simply other ones
 RECORDS_PER_TELLING = 10_000
 UNKNOWN_EMBEDDER: Final = "an unknown one"
 
@@ -52,7 +55,7 @@ class Rebuilt:
     documents: int
     records: int
     vectors: int  # stored
-    in_doubt: int  # records that are not what their marks say, or are missing between others: written again
+    in_doubt: int  # records that are not what their marks say, missing between others, or of disputed vectors: written
     foreign: int  # records that are not ours
     is_ours: bool  # most records were made by the embedder of the settings; else the next sync asks before it embeds
     without_vectors: str  # why none were stored; empty: they were, but for those that the store had
@@ -121,7 +124,7 @@ def _rebuild(parts: Parts, scratch: Scratch, scan: _Scan, incarnation: str) -> R
     scratch.write(scan.marks())
     vectors.flush()
     documents = records = in_doubt = 0
-    for some in chunks(_entries(scratch, is_ours=scan.is_ours), ENTRIES_PER_COMMIT):
+    for some in chunks(_entries(scratch, vectors.disputed, is_ours=scan.is_ours), ENTRIES_PER_COMMIT):
         checkpoints.commit(name, some)
         documents += len(some)
         records += sum(entry.extent for entry in some)
@@ -166,24 +169,25 @@ class _Scan:
             self.unlike += not is_sound and can_be_checked(record)
             if is_sound:
                 self.vectors.add(record)
-            yield Mark(
-                record.document_id, record.index, record.digest, text_hash, can_be_checked(record) and not is_sound
-            )
+            altered = Reason.CONTENTS if can_be_checked(record) and not is_sound else None
+            yield Mark(record.document_id, record.index, record.digest, text_hash, altered)
 
 
-def _entries(scratch: Scratch, *, is_ours: bool) -> Iterator[Entry]:
+def _entries(scratch: Scratch, disputed: Collection[bytes], *, is_ours: bool) -> Iterator[Entry]:
     """Make the line of each document.
 
     the records                                       its line
     ------------------------------------------------  ---------------------------------------------------------------
     all there, as they were written                   their digests; a fingerprint that no version has
     some altered, or missing between the others       UNKNOWN for these, and no fingerprint: the next sync writes them
+    of a text that has two vectors                    the same
     of another embedder, as most                      their digests; the recipe says so, and the next sync asks
     """
     for id, marks in scratch.documents():
         digests = [UNKNOWN] * (marks[-1].index + 1)
         for mark in marks:
-            digests[mark.index] = UNKNOWN if mark.is_altered and is_ours else mark.digest
+            is_doubted = (mark.altered and is_ours) or mark.text_hash in disputed
+            digests[mark.index] = UNKNOWN if is_doubted else mark.digest
         hashes = [mark.text_hash or UNKNOWN for mark in marks]
         content = hashes[0] if len(hashes) == 1 else sha256_16(b"".join(hashes))
         # Not None, though the version is not known: a sync holds in memory what is in doubt, and this is everything.
@@ -192,13 +196,18 @@ def _entries(scratch: Scratch, *, is_ours: bool) -> Iterator[Entry]:
 
 
 class _Vectors:
-    """Takes vectors into the store, if the sink gives them as the embedder made them."""
+    """Takes vectors into the store, if the sink gives them as the embedder made them.
+
+    Somebody may have altered some. Of each write a few texts are embedded, if that is free; and a text for which there
+    is another vector, of another record, another sink or an earlier run, keeps none: who is right, the embedder says.
+    """
 
     def __init__(self, parts: Parts, *, is_wanted: bool, is_trusted: bool) -> None:
         self._embedder, self._store = parts.embedder, parts.vectors
-        self._is_tried = is_trusted
+        self._is_trusted = is_trusted
         self._waiting: dict[bytes, tuple[str, Vectors]] = {}  # by the hash of the text
-        self.refusal = ""  # why none is taken in
+        self.refusal = ""  # why none is taken in any more
+        self.disputed: set[bytes] = set()  # hashes of texts
         self.stored = 0
         if not is_wanted:
             self.refusal = '[state] keep = "undelivered" keeps none'
@@ -210,26 +219,41 @@ class _Vectors:
         if self.refusal or record.text is None or record.vector is None:
             return
         if record.vector.shape == (self._embedder.dimension,) and np.isfinite(record.vector).all():
-            self._waiting[sha256_16(record.text.encode())] = (record.text, record.vector)
+            text_hash = sha256_16(record.text.encode())
+            _, other = self._waiting.get(text_hash, ("", record.vector))
+            if text_hash not in self.disputed and is_same_vector(record.vector, other):
+                self._waiting[text_hash] = (record.text, record.vector)
+            else:
+                self._dispute([text_hash])
         if len(self._waiting) >= VECTORS_PER_WRITE:
             self.flush()
 
     def flush(self) -> None:
-        """Store what waits, or nothing ever, if the vectors turn out to be other ones."""
-        if self._waiting and not self._is_tried:
-            self._is_tried = True
-            if not self._are_exact():
-                self.refusal = "the index does not give them as the embedder made them"
+        """Store what waits, or nothing any more, if the vectors turn out to be other ones."""
+        if self._waiting and not (self.refusal or self._is_trusted or self._are_exact()):
+            self.refusal = "the index does not give them as the embedder made them"
         if self._waiting and not self.refusal:
-            hashes = sorted(self._store.missing(list(self._waiting)))
+            known = self._store.get(list(self._waiting))
+            self._dispute([it for it, vector in known.items() if not is_same_vector(self._waiting[it][1], vector)])
+            hashes = sorted(self._waiting.keys() - known.keys())
             if hashes:
                 self._store.put(hashes, np.stack([self._waiting[hash][1] for hash in hashes]).astype(np.float32))
             self.stored += len(hashes)
         self._waiting = {}
 
+    def _dispute(self, hashes: Sequence[bytes]) -> None:
+        """Take no vector for these texts, and forget what is stored."""
+        self._store.forget(hashes)
+        for text_hash in hashes:
+            self._waiting.pop(text_hash, None)
+        self.disputed.update(hashes)
+        if len(self.disputed) > MAX_DISPUTED:
+            self.refusal = "the index does not give them as they are stored"
+
     def _are_exact(self) -> bool:
         """Embed a few texts, for nothing, and compare."""
-        some = list(self._waiting.values())[: min(TEXTS_PER_TRIAL, self._embedder.limits.texts_per_call)]
+        few = min(TEXTS_PER_TRIAL, self._embedder.limits.texts_per_call)
+        some = [self._waiting[it] for it in sorted(self._waiting)[:few]]  # by their hashes: any of them
         made = self._embedder.embed([text for text, _ in some], InputType.SEARCH_DOCUMENT)
         return bool(np.allclose(made, np.stack([vector for _, vector in some]), rtol=0, atol=SAME_TO))
 

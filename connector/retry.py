@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from .errors import TransientError
@@ -16,12 +17,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Exponential backoff with full jitter; a wait that the service names is kept to."""
+    """Exponential backoff with full jitter; a wait that the service names is kept to, if it is not too long.
+
+    For longer ones a run does not hold the lease: the failure counts as one that does not pass, and the next run asks.
+    """
 
     attempts: int = 6
     first_wait_seconds: float = 0.5
-    longest_wait_seconds: float = 60.0
-    sleep: Callable[[float], None] = time.sleep
+    longest_wait_seconds: float = 60.0  # of our own accord
+    longest_named_wait_seconds: float = 600.0
+    sleep: Callable[[float], object] = time.sleep
     random: Callable[[], float] = random.random
 
     def __call__(self, what: str, call: Callable[[], T], emit: Emit = ignore) -> T:
@@ -31,9 +36,15 @@ class Retry:
                 return call()
             except TransientError as error:
                 wait_seconds = self._wait_seconds(attempt, error)
+                if wait_seconds > self.longest_named_wait_seconds:
+                    raise TransientError(f"{error}; the service asks to come back in {wait_seconds:,.0f} s") from error
                 emit(CallRetried(what, str(error), wait_seconds))
                 self.sleep(wait_seconds)
         return call()
+
+    def until(self, stopped: threading.Event) -> Retry:
+        """Give the same, whose waits end early when the event is set; then the call is made, or ends itself."""
+        return replace(self, sleep=stopped.wait) if self.sleep is time.sleep else self
 
     def _wait_seconds(self, attempt: int, error: TransientError) -> float:
         if error.retry_after_seconds is not None:

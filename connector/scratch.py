@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from .drift import Drift, Finding, Mark
+from .drift import Drift, Finding, Mark, Reason
 from .model import DocumentId
 from .sqlite_file import transaction, translated
 
@@ -35,7 +35,8 @@ class Scratch:
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         db.execute(f"PRAGMA cache_size = -{MEMORY_KIB}")
         db.execute("PRAGMA journal_mode = OFF")
-        db.execute("CREATE TABLE finding (sink TEXT, kind TEXT, name TEXT, document_id TEXT, owner TEXT)")
+        db.execute("CREATE TABLE finding (sink TEXT, kind TEXT, name BLOB, document_id TEXT, owner BLOB, reason TEXT)")
+        self._clear()
 
     @classmethod
     @contextmanager
@@ -52,22 +53,46 @@ class Scratch:
     def write(self, marks: Iterable[Mark]) -> None:
         """Forget the scan before, and take in this one."""
         with translated(self._place):
-            self._db.execute("DROP TABLE IF EXISTS mark")
-            self._db.execute(
-                "CREATE TABLE mark (document_id TEXT, number INT, digest BLOB, text_hash BLOB, is_altered INT)"
-            )
+            self._clear()
             rows = map(msgspec.structs.astuple, marks)
             while some := list(islice(rows, RECORDS_PER_WRITE)):
                 with transaction(self._db):
                     self._db.executemany("INSERT INTO mark VALUES (?, ?, ?, ?, ?)", some)
+            self._db.execute("CREATE INDEX set_aside_by_name ON set_aside (name)")
+
+    def _clear(self) -> None:
+        self._db.execute("DROP TABLE IF EXISTS mark")
+        self._db.execute("CREATE TABLE mark (document_id TEXT, number INT, digest BLOB, text_hash BLOB, altered TEXT)")
+        self._db.execute("DROP TABLE IF EXISTS set_aside")
+        self._db.execute("CREATE TABLE set_aside (kind TEXT, name BLOB, owner BLOB)")
+        self._is_any_set_aside = False
+
+    def set_aside(self, finding: Finding) -> None:
+        """Keep what a scan found by the database's name for it, while the scan is written."""
+        with translated(self._place):
+            row = [str(finding.kind), _as_bytes(finding.name), _as_bytes(finding.owner)]
+            self._db.execute("INSERT INTO set_aside VALUES (?, ?, ?)", row)
+            self._is_any_set_aside = True
+
+    def claim(self, name: str) -> bool:
+        """Take back what was set aside by a name, once the scan is written; False if nothing was."""
+        if not self._is_any_set_aside:
+            return False
+        with translated(self._place):
+            return self._db.execute("DELETE FROM set_aside WHERE name = ?", [_as_bytes(name)]).rowcount > 0
+
+    def still_set_aside(self) -> Iterator[Finding]:
+        """Give what nobody has claimed, as the scan gave it."""
+        for kind, name, owner in self._db.execute("SELECT kind, name, owner FROM set_aside ORDER BY rowid"):
+            yield Finding(Drift(kind), _as_text(name) or "", owner=_as_text(owner))
 
     def documents(self) -> Iterator[tuple[DocumentId, list[Mark]]]:
         """Give the marks of each document, by their index; documents in the order of their ids as UTF-8."""
         with translated(self._place):
             rows = self._db.execute("SELECT * FROM mark ORDER BY document_id, number")
             marks = (
-                Mark(DocumentId(id), number, digest, text_hash, bool(is_altered))
-                for id, number, digest, text_hash, is_altered in rows
+                Mark(DocumentId(id), number, digest, text_hash, altered and Reason(altered))
+                for id, number, digest, text_hash, altered in rows
             )
             for id, some in groupby(marks, attrgetter("document_id")):
                 yield id, list(some)
@@ -76,8 +101,11 @@ class Scratch:
         """Keep findings until they are read."""
         with translated(self._place):
             self._db.executemany(
-                "INSERT INTO finding VALUES (?, ?, ?, ?, ?)",
-                ((sink, str(it.kind), it.name, it.document_id, it.owner) for it in findings),
+                "INSERT INTO finding VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (sink, str(it.kind), _as_bytes(it.name), it.document_id, _as_bytes(it.owner), it.reason)
+                    for it in findings
+                ),
             )
 
     def forget(self, sink: str) -> None:
@@ -88,10 +116,19 @@ class Scratch:
     def findings(self, sink: str) -> Iterator[Finding]:
         """Give a sink's findings, in the order in which they were noted."""
         rows = self._db.execute(
-            "SELECT kind, name, document_id, owner FROM finding WHERE sink = ? ORDER BY rowid", [sink]
+            "SELECT kind, name, document_id, owner, reason FROM finding WHERE sink = ? ORDER BY rowid", [sink]
         )
-        for kind, name, document_id, owner in rows:
-            yield Finding(Drift(kind), name, document_id, owner)
+        for kind, name, document_id, owner, reason in rows:
+            yield Finding(Drift(kind), _as_text(name) or "", document_id, _as_text(owner), reason and Reason(reason))
+
+
+def _as_bytes(name: str | None) -> bytes | None:
+    """Write a name that is not ours, in which half of a surrogate pair may stand; SQLite takes no such text."""
+    return None if name is None else name.encode("utf-8", "surrogatepass")
+
+
+def _as_text(name: bytes | None) -> str | None:
+    return None if name is None else name.decode("utf-8", "surrogatepass")
 
 
 def _keep_temporary_files_in(db: sqlite3.Connection, folder: str) -> None:

@@ -58,8 +58,8 @@ def reembed_objection(parts: Parts, without: Collection[str] = ()) -> str | None
 def drift(sink: Sink, expected: int | None) -> tuple[int | None, str | None]:
     """Compare how many records a sink has with how many were written; and say so if that is not the same.
 
-    It finds what came or went behind our back, unless as many came as went: `verify` finds that, too. A sink that
-    cannot tell has not drifted.
+    It finds what came or went behind our back, unless as many came as went: `verify` finds that, too. Sinks count what
+    bears our mark, so a stray record is drift here as it is there. A sink that cannot tell has not drifted.
     """
     try:
         count = None if expected is None else sink.count()
@@ -71,5 +71,6 @@ def drift(sink: Sink, expected: int | None) -> tuple[int | None, str | None]:
         return 0, None
     return count - expected, (
         f"sink {sink.name} holds {count} records of this sync, and {expected} were written: something else "
-        "changed it; see what with `vector-sync verify`, and mend it with `vector-sync verify --repair`"
+        "changed it; `vector-sync verify` names what, and `vector-sync verify --repair` mends it, or says what is left "
+        "to you"
     )

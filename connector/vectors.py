@@ -102,6 +102,13 @@ class SqliteVectors:
         with translated(self._path), self._lock, transaction(self._db):
             self._db.executemany("INSERT OR REPLACE INTO vector (embedder, text_hash, vector) VALUES (?, ?, ?)", rows)
 
+    def forget(self, hashes: Sequence[bytes]) -> None:
+        """Forget the vectors of some texts; they are embedded again when they are needed."""
+        with translated(self._path), self._lock, transaction(self._db):
+            self._db.executemany(
+                "DELETE FROM vector WHERE embedder = ? AND text_hash = ?", [(self._embedder, it) for it in hashes]
+            )
+
     def count(self) -> int:
         """How many vectors there are, of all embedders."""
         with translated(self._path), self._lock:

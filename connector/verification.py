@@ -1,8 +1,11 @@
 """Compare what every sink holds with its ledger, and mend what differs. Start with the table in `drift`.
 
     a scan of the sink -> scratch file, sorted by document --+
-                                                             +-> merge -> findings [-> doubts]
-    the ledger, by document, a page at a time ---------------+
+                       |                                     +-> merge -> findings [-> doubts]
+    the ledger, by document, a page at a time ---------------+               |
+                       |                                                     | those that are missing, by their names
+                       +-> scratch file: what cannot be read as ours -> what stands in their place; the rest of it
+                                                                        is stray or foreign
 
 Repair has no way of its own to write to a sink. It turns what was found into doubt, in the words of the protocol: a
 ledger's line that says no more than is known. Then an ordinary sync does what it always does about doubt, under its
@@ -11,30 +14,30 @@ guards and from the vector store. So a kill anywhere leaves doubt at most, and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import product
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
 from . import ledger_walk
-from .drift import MAX_INDEX, Drift, Finding, Mark, SinkFindings, Verdict, Verified, merge
+from .drift import Drift, Finding, Mark, Reason, SinkFindings, Verdict, Verified, merge
 from .errors import ConfigError, ExitCode, LeaseError, SinkError, TransientError
 from .events import CallRetried, Emit, Event, ignore
 from .generations import sink_and_number
-from .model import HASH_BYTES, Detail, Entry, ForeignRecord, Metadata, StoredRecord
+from .model import Detail, Entry, ForeignRecord, RecordId, StoredRecord
 from .parcels import chunks
 from .parts import Parts
-from .plan import record_digest, sha256_16
-from .ports import Sink
+from .ports import NamingSink, Sink
 from .report import Report
 from .retry import Retry
 from .scratch import Scratch
+from .soundness import Contents, is_plausible
 
 ENTRIES_PER_DOUBT = 1000  # written in one transaction
 RECORDS_PER_TELLING = 10_000
-MAX_AMBIGUOUS = 6  # numbers of one record, each of which may have been sent as an integer or as a float
-EXACT_INTEGERS = 2**53  # up to here, a double is one integer only
+RECORDS_PER_CHECK = 100  # held with all that is in them
 
 Show: TypeAlias = Callable[[str, str, float | None], None]
 """Told how far a stage is: its name, what there is to tell, and which part is done, if that is known."""
@@ -83,8 +86,8 @@ def verify(
 ) -> Verified:
     """Compare some sinks, or all, with their ledgers; nothing is written.
 
-    By the digests that the records bear; with `contents` also what they hold with their digests. `keep_all` keeps every
-    finding in the scratch file.
+    By the digests that the records bear; with `contents` also what they hold with their digests, and their vectors with
+    those of the store. `keep_all` keeps every finding in the scratch file.
 
     Raises:
         LeaseError: a run is under way, or one wrote meanwhile; what it is about to change would look like drift.
@@ -136,7 +139,7 @@ def repair(
 
     with showing() as show:
         found = look(show, is_first=True)
-    if not (found.drifted or found.in_doubt or any(sink.is_anew for sink in found.sinks)):
+    if not (found.mendable or found.in_doubt or any(sink.is_anew for sink in found.sinks)):
         return Repaired(found, None, found)
     with telling() as emit:
         synced = sync(emit)
@@ -178,9 +181,11 @@ class _Look:
             return found
         found.is_anew = incarnation != checkpoints.incarnation(name)
         found.has_ledger = before is not None
-        for some in chunks(self._judge(found), ENTRIES_PER_DOUBT):
+        for some in chunks(self._judge(sink, found), ENTRIES_PER_DOUBT):
             if self.doubts and not found.is_anew:
                 checkpoints.begin(name, some)
+        for finding in self.scratch.still_set_aside():
+            self._note(found, finding)
         if self.doubts and found.is_anew and incarnation is not None:
             # As the sync would: what the ledger has of another collection is forgotten. What this one holds is doubted.
             checkpoints.open_ledger(name, incarnation)
@@ -198,7 +203,7 @@ class _Look:
             self.show(event.what, f"{event.error}; trying again in {event.wait_seconds:.0f} s", None)
 
     def _scan(self, sink: Sink) -> SinkFindings:
-        """Bring a sink's marks to the scratch file; what is foreign is found on the way."""
+        """Bring a sink's marks to the scratch file, and what cannot be read as ours."""
         found = SinkFindings(sink.name)
         if self.keep_all:
             self.scratch.forget(sink.name)
@@ -206,36 +211,57 @@ class _Look:
         return found
 
     def _marks(self, sink: Sink, found: SinkFindings) -> Iterator[Mark]:
+        identity = self.parts.embedder.identity
+        made_by = self.parts.checkpoints.recipe(sink.name).get("embedder", "")
+        contents = Contents(frozenset([identity, made_by]), identity, self.parts.vectors)
+        if not self.contents:
+            for it in self._readable(sink, Detail.MARKS):
+                yield Mark(it.document_id, it.index, it.digest)
+            return
+        detail = Detail.VECTORS if self.parts.vectors.count() else Detail.CONTENTS
+        for some in chunks(self._readable(sink, detail), RECORDS_PER_CHECK):
+            for record, checked in zip(some, contents.check(some), strict=True):
+                found.unchecked += not checked.contents
+                found.vectors_unchecked += checked.contents and not (checked.vector or checked.reason)
+                yield Mark(record.document_id, record.index, record.digest, altered=checked.reason)
+
+    def _readable(self, sink: Sink, detail: Detail) -> Iterator[StoredRecord]:
+        """Scan a sink; set aside what cannot be read as a record of ours."""
         expected = ledger_walk.expected(self.parts.checkpoints, sink.name).records
-        embedders = {self.parts.embedder.identity, self.parts.checkpoints.recipe(sink.name).get("embedder", "")}
-        records = sink.scan(Detail.CONTENTS if self.contents else Detail.MARKS)
-        for number, record in enumerate(records):
+        naming = sink if isinstance(sink, NamingSink) else None
+        for number, record in enumerate(sink.scan(detail)):
             if not number % RECORDS_PER_TELLING:
                 done = min(1.0, number / expected) if expected else None
                 self.show(f"reading {sink.name}", f"{number:,} records", done)
             if isinstance(record, ForeignRecord):
-                self._note(found, Finding(Drift.FOREIGN, record.name, owner=record.owner))
+                is_stray = naming is not None and record.owner == naming.owner
+                kind = Drift.STRAY if is_stray else Drift.FOREIGN
+                self.scratch.set_aside(Finding(kind, record.name, owner=record.owner))
             elif not is_plausible(record):
-                self._note(found, Finding(Drift.FOREIGN, record.id))
+                name = naming.record_name(record.id) if naming else None
+                self.scratch.set_aside(Finding(Drift.STRAY, name or record.id))
             else:
-                is_altered = False
-                if self.contents and can_be_checked(record):
-                    is_altered = not any(is_made_by(embedder, record) for embedder in embedders)
-                elif self.contents:
-                    found.unchecked += 1
-                yield Mark(record.document_id, record.index, record.digest, None, is_altered)
+                yield record
 
-    def _judge(self, found: SinkFindings) -> Iterator[Entry]:
+    def _judge(self, sink: Sink, found: SinkFindings) -> Iterator[Entry]:
         """Count what the merge finds; give the lines that say no more than is known."""
         for number, verdict in enumerate(self._verdicts(found.sink)):
             if not number % RECORDS_PER_TELLING:
                 self.show(f"comparing {found.sink}", f"{number:,} documents", None)
             found.in_step += verdict.in_step
             found.in_doubt += verdict.in_doubt
+            for id in verdict.unseen:
+                self._is_damaged(sink, id)  # in doubt, and not stray or foreign
             for finding in verdict.findings:
-                self._note(found, finding)
+                is_damaged = finding.kind is Drift.MISSING and self._is_damaged(sink, RecordId(finding.name))
+                self._note(found, replace(finding, kind=Drift.STALE, reason=Reason.DAMAGED) if is_damaged else finding)
             if verdict.doubt is not None:
                 yield verdict.doubt
+
+    def _is_damaged(self, sink: Sink, id: RecordId) -> bool:
+        """Tell whether something stands in the place of a record that cannot be read as ours; it is that record."""
+        name = sink.record_name(id) if isinstance(sink, NamingSink) else None
+        return name is not None and self.scratch.claim(name)
 
     def _verdicts(self, sink: str) -> Iterator[Verdict]:
         return merge(ledger_walk.walk(self.parts.checkpoints, sink), self.scratch.documents())
@@ -244,48 +270,3 @@ class _Look:
         found.add(finding)
         if self.keep_all:
             self.scratch.note(found.sink, [finding])
-
-
-def is_plausible(record: StoredRecord) -> bool:
-    """Tell whether a record's marks can be ours: a ledger could keep them."""
-    try:
-        record.document_id.encode()
-    except UnicodeEncodeError:
-        return False
-    return 0 <= record.index <= MAX_INDEX and len(record.digest) == HASH_BYTES
-
-
-def can_be_checked(record: StoredRecord) -> bool:
-    """Tell whether a sink gave a record's contents; it leaves out what it did not store as it was sent."""
-    return record.text is not None and record.metadata is not None
-
-
-def is_made_by(embedder: str, record: StoredRecord) -> bool:
-    """Tell whether a record's digest is that of its text and metadata, under an embedder."""
-    if record.text is None or record.metadata is None:
-        return False
-    try:
-        text_hash = sha256_16(record.text.encode())
-    except UnicodeEncodeError:
-        return False
-    return any(record_digest(embedder, it, text_hash) == record.digest for it in _as_sent(record.metadata))
-
-
-def _as_sent(metadata: Metadata) -> Iterator[Metadata]:
-    """Give metadata, and then all that a database which keeps every number as a double may have read back as this.
-
-    It gives 2 for 2.0, or 2.0 for 2, and a digest is of what was sent. With many such numbers, only all of one kind.
-    """
-    yield metadata
-    numbers = [name for name, value in metadata.items() if isinstance(value, int | float) and _is_whole(value)]
-    kinds: Iterable[Sequence[type[int | float]]] = (
-        product((int, float), repeat=len(numbers))
-        if len(numbers) <= MAX_AMBIGUOUS
-        else ((kind,) * len(numbers) for kind in (int, float))
-    )
-    for some in kinds if numbers else ():
-        yield {**metadata, **{name: kind(metadata[name]) for name, kind in zip(numbers, some, strict=True)}}  # type: ignore[arg-type]  # they are numbers
-
-
-def _is_whole(number: float) -> bool:
-    return not isinstance(number, bool) and abs(number) <= EXACT_INTEGERS and float(number).is_integer()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,6 @@ from pinecone import errors
 from connector.errors import ConfigError, SinkError
 from connector.retry import Retry
 
-from .pinecone_filters import ours, strangers
 from .pinecone_index import IndexFacts, NamespaceAliases, Service
 from .pinecone_places import (
     FIRST,
@@ -27,6 +25,7 @@ from .pinecone_places import (
     mark,
 )
 from .pinecone_records import RecordFormat
+from .pinecone_removal import clear, remove_if_empty
 
 LIVE: Final = "live"
 """The namespace NAMESPACE@live has the record that leads to the live generation."""
@@ -180,10 +179,7 @@ class Collection:
         if (found := incarnation(notes, self._format)) is not None:
             return found
         if self.generation != FIRST and not is_live:
-            with suppress(errors.NotFoundError):
-                notes.client.delete(
-                    filter=ours(self._format.owner), namespace=place.namespace, timeout=self._timeout_seconds
-                )
+            clear(notes, self._format)
         return mark(notes, self._format, facts, self._until_seen)
 
     def _make_index(self, place: Place, dimension: int) -> IndexFacts:
@@ -223,9 +219,14 @@ class Collection:
         if not self._aliases().are_offered():
             raise ConfigError(f'the index "{self._names.index}" has no namespace aliases; leave out alias')
         try:
-            self._pointer.read()
+            is_there = self._pointer.read() is not None
         except SinkError as error:
             raise ConfigError(f"{error}; choose another alias") from None
+        if not is_there and self._service.has_namespace(self._names.index, alias):
+            raise ConfigError(
+                f'the alias "{alias}" cannot be made, the index "{self._names.index}" has a namespace of that name; '
+                "choose another alias"
+            )
 
     # --- which one is live ----------------------------------------------------------------------------
 
@@ -269,27 +270,19 @@ class Collection:
             if self.live() == self.generation:
                 raise ConfigError(f"generation {self.generation} is live; make another one live first")
             namespace = self._names.namespace_of(self.generation)
-            if self._service.describe(self._names.index) is not None:
-                self._drop_namespace(Place(self._names.index, namespace))
+            facts = self._service.describe(self._names.index)
+            if facts is not None:
+                self._drop_records(Place(self._names.index, namespace), facts)
             if self.generation != FIRST and self._service.has_control_plane:
                 self._drop_own_index(self._names.own_index(self.generation), namespace)
             self._forget()
 
-    def _drop_namespace(self, place: Place) -> None:
-        """Delete a namespace, or, if there are others' records in it, our own."""
-        client, timeout = self._service.open(place.index), self._timeout_seconds
-        try:
-            others = client.fetch_by_metadata(
-                filter=strangers(self._format.owner), namespace=place.namespace, limit=1, timeout=timeout
-            )
-            if others.vectors or not place.namespace:
-                # The marker first: what is left without it is not taken for a whole generation.
-                self._notes(place).delete(self._format.marker_id)
-                client.delete(filter=ours(self._format.owner), namespace=place.namespace, timeout=timeout)
-            else:
-                client.delete_namespace(name=place.namespace, timeout=timeout)
-        except errors.NotFoundError:
-            pass
+    def _drop_records(self, place: Place, facts: IndexFacts) -> bool:
+        """Delete what is ours, and the namespace if it is of our making; tell whether that is gone."""
+        notes = self._notes(place)
+        if not clear(notes, self._format):
+            return True
+        return self.generation != FIRST and remove_if_empty(notes, self._format, facts, self._until_seen)
 
     def _drop_own_index(self, index: str, namespace: str) -> None:
         """Delete the index of a generation, unless something else is kept in it."""
@@ -297,7 +290,8 @@ class Collection:
         if facts is None or not self._names.is_ours(facts):
             return
         if facts.is_ready:
-            self._drop_namespace(Place(index, namespace))
+            if not self._drop_records(Place(index, namespace), facts):
+                return
             kept = self._service.open(index).describe_index_stats(timeout=self._timeout_seconds).namespaces
             if any(name != namespace and summary.vector_count for name, summary in kept.items()):
                 return

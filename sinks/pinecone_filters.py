@@ -37,14 +37,9 @@ def ours(owner: str) -> Filter:
     return {SOURCE: {"$eq": owner}}
 
 
-def strangers(owner: str) -> Filter:
-    """Ask for records that are not of one owner, nor markers."""
-    return {
-        "$and": [
-            {"$or": [{SOURCE: {"$ne": owner}}, {SOURCE: {"$exists": False}}]},
-            {MARKER: {"$exists": False}},
-        ]
-    }
+def all_of(owner: str) -> Filter:
+    """Ask for the records of one owner, and for those that are no passages."""
+    return {"$or": [ours(owner), {MARKER: {"$eq": owner}}]}
 
 
 def matching(owner: str, where: Sequence[Condition]) -> Filter | None:

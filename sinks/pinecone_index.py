@@ -119,6 +119,14 @@ class Service:
                 )
             return NamespaceAliases(self._alias_clients[host])
 
+    def has_namespace(self, index: str, namespace: str) -> bool:
+        """Tell whether an index has a namespace of that name."""
+        try:
+            self.open(index).describe_namespace(name=namespace)
+        except errors.NotFoundError:
+            return False
+        return True
+
     def forget(self) -> None:
         """Look up anew where the indexes are: they may have been made anew."""
         with self._lock:

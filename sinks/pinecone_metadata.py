@@ -16,6 +16,9 @@ a list of texts that is not empty, all under a name that does not begin with "$"
     "drop"        the largest fields are left out until the rest fits, of two as large that which is first by name;
                   the text and the marks never are
 
+A record of which something was left out or cut says so in a mark, `_vs_dropped` or `_vs_cut`: what is read of it is
+not what its digest was made of.
+
 Limits and types: docs.pinecone.io, "Operation limits" and "Filter by metadata", read 2026-11; the size as the service
 counts it: "metadata size is 114146 bytes, which exceeds the limit of 40960 bytes per vector" (seen in public reports).
 """
@@ -24,7 +27,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -32,7 +34,17 @@ import msgspec
 from connector.errors import RejectedError
 from connector.model import RESERVED_NAMES, RESERVED_PREFIX, DocumentId, JsonValue, Metadata
 
-from .pinecone_values import NotKeptError, check_name, check_value, is_native, kind, may_match, read_number, shown
+from .pinecone_values import (
+    NotKeptError,
+    check_name,
+    check_value,
+    is_native,
+    is_plain,
+    kind,
+    may_match,
+    read_number,
+    shown,
+)
 
 Unsupported: TypeAlias = Literal["json", "fail", "drop"]
 Oversized: TypeAlias = Literal["fail", "truncate", "drop"]
@@ -45,6 +57,8 @@ TEXT: Final = "text"
 JSON: Final = f"{RESERVED_PREFIX}json"
 JSON_FIELDS: Final = f"{RESERVED_PREFIX}json_fields"
 """The fields in `_vs_json` that a condition of a search may hold for, so that a filter can ask for their records."""
+DROPPED: Final = f"{RESERVED_PREFIX}dropped"
+CUT: Final = f"{RESERVED_PREFIX}cut"
 
 
 class Policies(msgspec.Struct, frozen=True):
@@ -54,20 +68,12 @@ class Policies(msgspec.Struct, frozen=True):
     oversized: Oversized = "fail"
 
 
-class Field(msgspec.Struct, frozen=True):
-    """One field of the metadata that is kept."""
-
-    name: str
-    value: JsonValue
-    is_native: bool  # else it goes into `_vs_json`
-
-
-@dataclass(frozen=True, slots=True)
-class Translation:
+class Translation(msgspec.Struct, frozen=True, gc=False):
     """A document's metadata, ready to be joined by the text and the marks of each of its records."""
 
-    fields: tuple[Field, ...]
-    dropped: tuple[str, ...]  # for want of a type
+    native: Metadata
+    other: Metadata  # kept in `_vs_json`
+    dropped: tuple[str, ...]  # for want of a type, or of room
     stored: Stored
     stored_bytes: int
 
@@ -81,9 +87,13 @@ class Alteration(msgspec.Struct, frozen=True):
 
 def translate(document: DocumentId, metadata: Metadata, policies: Policies) -> Translation:
     """Sort a document's metadata by how it is kept; RejectedError names the field that cannot be."""
-    kept: list[Field] = []
+    native_fields: dict[str, JsonValue] = {}
+    other: dict[str, JsonValue] = {}
     dropped: list[str] = []
     for name, value in metadata.items():
+        if is_plain(name, value):  # most are, and are known for it at a tenth of the cost
+            native_fields[name] = value
+            continue
         try:
             check_name(name)
             check_value(value)
@@ -92,11 +102,13 @@ def translate(document: DocumentId, metadata: Metadata, policies: Policies) -> T
         native = is_native(name, value)
         if not native and policies.unsupported == "fail":
             raise _rejected(document, name, f'{kind(name, value)}, which Pinecone cannot hold (unsupported = "fail")')
-        if native or policies.unsupported == "json":
-            kept.append(Field(name, value, native))
+        if native:
+            native_fields[name] = value
+        elif policies.unsupported == "json":
+            other[name] = value
         else:
             dropped.append(name)
-    return _translation(tuple(kept), tuple(dropped))
+    return _translation(native_fields, other, tuple(dropped))
 
 
 def fitted(
@@ -112,11 +124,11 @@ def fitted(
         return {**translation.stored, TEXT: text, **marks}, None
     match policies.oversized:
         case "truncate":
-            shortened = _shortened(text, encoded_bytes(text) - over)
+            cut: Stored = {**marks, CUT: True}
+            more = encoded_bytes(cut) - encoded_bytes(marks)
+            shortened = _shortened(text, encoded_bytes(text) - over - more)
             if shortened:
-                return {**translation.stored, TEXT: shortened, **marks}, Alteration(
-                    cut_to_bytes=len(shortened.encode())
-                )
+                return {**translation.stored, TEXT: shortened, **cut}, Alteration(cut_to_bytes=len(shortened.encode()))
             why = "it would be too large even without its text"
         case "drop":
             for dropped, rest in _smaller(translation):
@@ -183,14 +195,16 @@ def _rejected(document: DocumentId, name: object, why: str) -> RejectedError:
     return RejectedError(f'document "{shown(document)}": the metadata field "{shown(str(name))}" {why}')
 
 
-def _translation(fields: tuple[Field, ...], dropped: tuple[str, ...]) -> Translation:
-    stored: Stored = {field.name: field.value for field in fields if field.is_native}  # type: ignore[misc]  # they are
-    if kept := {field.name: field.value for field in fields if not field.is_native}:
-        stored[JSON] = json.dumps(kept, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        if names := [name for name, value in kept.items() if may_match(value)]:
+def _translation(native: Metadata, other: Metadata, dropped: tuple[str, ...]) -> Translation:
+    stored: Stored = {**native}  # type: ignore[dict-item]  # they are
+    if other:
+        stored[JSON] = json.dumps(other, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        if names := [name for name, value in other.items() if may_match(value)]:
             stored[JSON_FIELDS] = names
+    if dropped:
+        stored[DROPPED] = True
     # The braces are counted with the text and the marks; what joins both is a comma.
-    return Translation(fields, dropped, stored, encoded_bytes(stored) - 1 if stored else 0)
+    return Translation(native, other, dropped, stored, encoded_bytes(stored) - 1 if stored else 0)
 
 
 # --- what fits -----------------------------------------------------------------------------------------
@@ -210,12 +224,11 @@ def _shortened(text: str, room_bytes: int) -> str:
 
 def _smaller(translation: Translation) -> Iterator[tuple[tuple[str, ...], Translation]]:
     """Leave out the largest field, the two largest, and so on: the names of those left out, and what is left."""
-    by_size = sorted(translation.fields, key=lambda field: (-_field_bytes(field), field.name))
-    left = list(translation.fields)
-    for count, field in enumerate(by_size, start=1):
-        left.remove(field)
-        yield tuple(each.name for each in by_size[:count]), _translation(tuple(left), translation.dropped)
-
-
-def _field_bytes(field: Field) -> int:
-    return _translation((field,), ()).stored_bytes
+    native, other = {**translation.native}, {**translation.other}
+    sizes = {name: _translation({name: value}, {}, ()).stored_bytes for name, value in native.items()}
+    sizes |= {name: _translation({}, {name: value}, ()).stored_bytes for name, value in other.items()}
+    by_size = sorted(sizes, key=lambda name: (-sizes[name], name))
+    for count, name in enumerate(by_size, start=1):
+        (native if name in native else other).pop(name)
+        dropped = tuple(by_size[:count])
+        yield dropped, _translation({**native}, {**other}, translation.dropped + dropped)

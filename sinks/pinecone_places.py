@@ -111,11 +111,16 @@ class Notes:
         there = found.vectors.get(id)
         return (there.metadata or {}) if there is not None else None
 
-    def write(self, id: str, fields: Mapping[str, str | int], facts: IndexFacts, until_seen: Retry) -> None:
-        """Write a note, and return when it can be read; TransientError if that takes too long."""
+    def put(self, id: str, fields: Mapping[str, str | int], facts: IndexFacts) -> dict[str, str | int]:
+        """Write a note, and give what it will be read as."""
         noted = {MARKER: self.owner, **fields}
         vector = Vector(id, far_away(facts), None, noted)
         self.client.upsert(vectors=[vector], namespace=self.namespace, timeout=self.timeout_seconds)
+        return noted
+
+    def write(self, id: str, fields: Mapping[str, str | int], facts: IndexFacts, until_seen: Retry) -> None:
+        """Write a note, and return when it can be read; TransientError if that takes too long."""
+        noted = self.put(id, fields, facts)
 
         def see() -> None:
             if (self.read(id) or {}) != noted:

@@ -38,11 +38,15 @@ class Reading:
     namespace: str
     timeout_seconds: float
 
-    def page(self, token: str | None) -> tuple[list[str], str | None]:
+    def page(self, token: str | None, prefix: str | None = None) -> tuple[list[str], str | None]:
         """Read one page of ids, and the token of the next; None if there is none."""
         try:
             page = self.client.list_paginated(
-                namespace=self.namespace, limit=IDS_PER_PAGE, pagination_token=token, timeout=self.timeout_seconds
+                prefix=prefix,
+                namespace=self.namespace,
+                limit=IDS_PER_PAGE,
+                pagination_token=token,
+                timeout=self.timeout_seconds,
             )
         except errors.NotFoundError:
             return [], None

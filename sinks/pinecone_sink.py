@@ -11,7 +11,8 @@
     sinks.pinecone_failures    whose error it is
     sinks.pinecone_index       the wire: control plane, indexes, aliases
     sinks.pinecone_places      which index and namespace a generation is in, and which one is live
-    sinks.pinecone_collection  making a generation's place, and taking it away
+    sinks.pinecone_collection  making a generation's place, and finding it again
+    sinks.pinecone_removal     taking it away, and nothing that is another's
 
 Pinecone is eventually consistent. What `upsert` wrote is durable when it returns, and is read, listed and found after
 some seconds; so is what `delete` removed. A scan so soon after a run may tell of less than there is, or more.
@@ -59,7 +60,7 @@ from .pinecone_metadata import (
 )
 from .pinecone_places import UNTIL_SEEN, Place
 from .pinecone_reading import TOP_K, Match, Reading
-from .pinecone_records import RecordFormat, check_identity, check_text, checked_vectors, decimals, written
+from .pinecone_records import RecordFormat, check_text, checked_vectors, decimals, written
 
 if TYPE_CHECKING:
     from connector.model import Vectors
@@ -200,10 +201,7 @@ class PineconeSink:
         of: Metadata | None = None
         translation: Translation | None = None
         for record in records:
-            check_identity(record)
-            id = self._format.vector_id(record.id)
-            if id is None:
-                raise RejectedError(f'record "{record.id}" has no place among the records of a document')
+            id = self._format.vector_id_of(record)
             if translation is None or record.metadata is not of:  # all passages of a document share one mapping
                 of, translation = record.metadata, translate(record.document_id, record.metadata, self._policies)
             marks = self._format.marks(record.document_id, record.index, record.digest)
@@ -217,7 +215,7 @@ class PineconeSink:
 
         Costs a read unit a page and one for each ten records (docs.pinecone.io, "Understand cost", read 2026-11).
         """
-        own = (self._format.marker_id, self._format.pointer_id)
+        own, last = (self._format.marker_id, self._format.pointer_id), self._format.last_id("")  # of a killed `drop`
         token: str | None = None
         while True:
             with self._failures.of_call(f"{self._what} cannot be read"):
@@ -225,11 +223,18 @@ class PineconeSink:
                 if reading is None:
                     return
                 ids, token = reading.page(token)
-                found = list(reading.records([id for id in ids if id not in own]))
+                found = list(reading.records([id for id in ids if id not in own and not id.startswith(last)]))
             for each in found:
                 yield self._format.read(each.id, each.metadata or {}, each.values, detail)
             if token is None:
                 return
+
+    @property
+    def owner(self) -> str:
+        return self._format.owner
+
+    def record_name(self, id: RecordId) -> str | None:
+        return self._format.vector_id(id)
 
     def count(self) -> int | None:
         """Pinecone counts all records of a namespace, others' too, and late; so it cannot tell."""
@@ -255,7 +260,7 @@ class PineconeSink:
 
     def _hit(self, match: Match, where: Sequence[Condition]) -> Hit | None:
         """Read what was found; None if it is not what was meant."""
-        found = self._format.read(match.id, match.stored, (), Detail.CONTENTS)
+        found = self._format.read_as_stored(match.id, match.stored, (), Detail.CONTENTS)
         if not isinstance(found, StoredRecord) or found.metadata is None or not matches(found.metadata, where):
             return None
         # Pinecone gives a squared distance for "euclidean", and a likeness for the others.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from connector.model import RESERVED_NAMES, RESERVED_PREFIX, JsonValue
@@ -16,6 +17,30 @@ NESTING: Final = 64
 
 class NotKeptError(Exception):
     """A value would not read back as it was sent; the message completes "the field ... "."""
+
+
+def is_plain(name: str, value: JsonValue) -> bool:
+    """Tell quickly that a field is kept as it is; False if it takes a closer look."""
+    of = type(value)
+    if of is str:
+        fits = value.isascii()  # type: ignore[union-attr]  # it is text
+    elif of is float:
+        fits = math.isfinite(value)  # type: ignore[arg-type]  # it is a number
+    elif of is int:
+        fits = -EXACT_INTEGERS <= value <= EXACT_INTEGERS  # type: ignore[operator]  # the same
+    else:
+        fits = of is bool
+    return fits and _is_plain_name(name)
+
+
+@lru_cache(maxsize=4096)
+def _is_plain_name(name: str) -> bool:
+    """Tell whether a name can be kept, and is none that a text needs a closer look for."""
+    try:
+        check_name(name)
+    except NotKeptError:
+        return False
+    return not name.startswith("$")
 
 
 def is_native(name: str, value: JsonValue) -> bool:

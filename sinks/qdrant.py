@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from connector.errors import ConfigError, RejectedError, SinkError
 from connector.filters import Condition, matches
-from connector.model import Detail, Draft, EmbeddedRecord, Fit, ForeignRecord, Hit, RecordId, StoredRecord
+from connector.model import Detail, Draft, EmbeddedRecord, Fit, ForeignRecord, Hit, JsonValue, RecordId, StoredRecord
 from connector.plugins import BuildContext, SinkSettings
 from connector.ports import Limits
 
@@ -312,6 +312,14 @@ class QdrantSink:
     def drop(self) -> None:
         self._generations.drop(self._generation, self._format.owner)
         self._collection = None
+
+    def address(self) -> dict[str, JsonValue]:
+        """Name the collection of this generation, and the alias that leads to the live one, where there is one.
+
+        A client that has the model of this generation asks this very collection: the alias may have moved meanwhile.
+        """
+        name = self._generations.place(self._generation).name
+        return {"collection": name} if name == self._alias else {"collection": name, "alias": self._alias}
 
     def close(self) -> None:
         self._collection = None

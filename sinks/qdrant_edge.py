@@ -183,6 +183,13 @@ class QdrantEdgeSink:
             if start is None:
                 return
 
+    @property
+    def owner(self) -> str:
+        return self._format.owner
+
+    def record_name(self, id: RecordId) -> str | None:
+        return str(self._format.point_id(id)) if is_unicode(id) else None
+
     def count(self) -> int:
         with self._lock:
             collection = self._open()
@@ -242,9 +249,13 @@ class QdrantEdgeSink:
                 self._generations.check_owner(marker, self._folder)
                 remove(self._folder)
 
-    def place(self) -> dict[str, JsonValue]:
+    def address(self) -> dict[str, JsonValue]:
         """Say where a client of the engine finds this generation, and where it reads which one is live."""
-        return {"folder": str(self._folder), "live": str(self._generations.pointer)}
+        return {
+            "collection": self._folder.name,
+            "folder": str(self._folder),
+            "live": str(self._generations.pointer),
+        }
 
     # --- opening ---------------------------------------------------------------------------------------
 

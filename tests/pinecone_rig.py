@@ -67,7 +67,8 @@ def decoded(values: Sequence[float], metadata: dict[str, Any]) -> EmbeddedRecord
     document, index = DocumentId(metadata.pop("_vs_document")), int(metadata.pop("_vs_index"))
     digest, text = bytes.fromhex(metadata.pop("_vs_digest")), metadata.pop("text")
     kept: Mapping[str, Any] = json.loads(metadata.pop("_vs_json", "{}"))
-    metadata.pop("_vs_json_fields", None)
+    for mark in ("_vs_json_fields", "_vs_cut", "_vs_dropped"):
+        metadata.pop(mark, None)
     assert not [name for name in metadata if name.startswith("_vs_")]
     assert not any(isinstance(value, float) and math.isnan(value) for value in metadata.values())
     vector = np.array(values, dtype=np.float32)

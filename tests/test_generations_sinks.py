@@ -37,6 +37,8 @@ def test_on_a_server(rig: GenerationRig, url: str) -> None:
 
     rig.sinks = {"main": {"kind": "qdrant", "url": url, "collection": "docs"}}
     re_embed_beside_a_reader(rig)
+    told = query_config(rig.settings).sink
+    assert (told["collection"], told["alias"]) == ("docs@2", "docs")
     with closing(QdrantClient(url=url, check_compatibility=False)) as client:
         assert client.count("docs").count == len(NAMES)
         assert [each.name for each in client.get_collections().collections] == ["docs@2"]

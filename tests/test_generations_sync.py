@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing
 
 import msgspec
@@ -321,6 +322,29 @@ def test_a_sink_that_could_not_be_switched_is_told_before_anything_is_noted_or_p
         rig.plan()
     assert rig.states() == {1: "live"}
     assert rig.paid(12) == []
+
+
+def test_a_number_that_a_lost_state_gave_away_is_not_given_again(rig: GenerationRig) -> None:
+    rig.sync()
+    rig.dimension = 12
+    rig.sync(accept=True)
+    roll_back(rig.settings)
+    shutil.rmtree(rig.folder / "state")
+    rig.dimension = 8
+    rig.sync()
+    rig.dimension = 16
+    report = rig.sync(accept=True)
+    assert (report.exit_code, rig.states()) == (0, {1: "retained", 3: "live"}), report.problems
+    assert (rig.read(), len(rig.database.held(2))) == (16, len(NAMES))
+
+
+def test_what_a_sink_refuses_is_not_noted_as_what_readers_get(rig: GenerationRig) -> None:
+    rig.sync()
+    shutil.rmtree(rig.folder / "state")
+    rig.dimension = 12
+    with pytest.raises(ConfigError, match="dimensions"):
+        rig.sync()
+    assert rig.rows() == []
 
 
 def test_vectors_are_pruned_only_when_no_generation_waits_for_them(rig: GenerationRig) -> None:

@@ -12,19 +12,24 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_rig import CONFIG, install, make_project
+from pinecone import Vector
 from pinecone_rig import INDEX, KEY, NAMESPACE, build, stored_in
 from real_servers import RealIndex, real_pinecone, unique
+from rig import Rig
+from verify_rig import VerifyRig, found
 
 from connector.errors import ConfigError, ConnectorError, RejectedError, SinkError, TransientError
 from connector.filters import Between, Equals
-from connector.model import Draft, EmbeddedRecord, ForeignRecord
+from connector.model import DocumentId, Draft, EmbeddedRecord, ForeignRecord, Metadata, record_id
 from connector.plugins import BuildContext
 from connector.ports import GenerationSink
 from connector.retry import Retry
+from connector.testing.fakes import HashEmbedder
 from connector.testing.pinecone_server import Partial, PineconeServer, Reset, Status
 from connector.testing.sinks import DIMENSION, VECTORS, ours, record, stored
 from sinks.pinecone import PineconeSettings
 from sinks.pinecone_records import RecordFormat
+from sinks.pinecone_removal import clear, remove_if_empty
 from sinks.pinecone_sink import PineconeSink
 
 __all__ = ["real_pinecone"]  # a fixture
@@ -413,6 +418,34 @@ def test_a_cut_text_is_told_and_has_the_vector_of_all_of_it(server: PineconeServ
     assert long.text.startswith(kept.text)
     assert len(kept.text) > 20_000
     assert kept.vector.tolist() == long.vector.tolist()
+    [hit] = sink.search(long.vector, 1)
+    assert (hit.text, hit.metadata) == (kept.text, long.metadata)
+
+
+@pytest.mark.parametrize(
+    "settings,text,metadata",
+    [
+        ({"unsupported": "drop"}, "a text", {"none": None, "n": 1}),
+        ({"oversized": "truncate"}, "x" * 60_000, {"n": 1}),
+        ({"oversized": "truncate", "unsupported": "drop"}, "x" * 60_000, {"none": None}),
+        ({"oversized": "drop"}, "a text", {"long": "x" * 60_000, "n": 1}),
+    ],
+)
+def test_what_was_altered_in_writing_is_no_drift_and_what_others_alter_is(
+    server: PineconeServer, sinks: Sinks, folder: Path, settings: dict[str, Any], text: str, metadata: Metadata
+) -> None:
+    rig = Rig(folder, embedder=HashEmbedder(tokens_per_text=100_000))
+    rig.sinks = [sinks(**settings)]  # type: ignore[list-item]  # whichever it is
+    rig.sync({"altered": (text, metadata), "whole": ("another text", {"n": 2})})
+    index = VerifyRig(rig)
+    verified = index.verify(contents=True)
+    assert found(verified) == {}
+    assert (verified.sinks[0].in_step, verified.sinks[0].unchecked) == (2, 1)
+    name = RecordFormat.of("docs sync").vector_id(record_id(DocumentId("whole"), 0))
+    assert name is not None
+    whole = server.records(INDEX, NAMESPACE)[name]
+    server.put(INDEX, NAMESPACE, {name: (whole.values.tolist(), {**whole.metadata, "n": 3})})
+    assert found(index.verify(contents=True)) == {"altered": {"whole#0"}}
 
 
 # --- generations ------------------------------------------------------------------------------------------
@@ -506,6 +539,87 @@ def test_a_drop_leaves_what_others_keep_in_the_namespace(server: PineconeServer,
     sinks.prepared(generation=2).make_live()
     sinks(generation=1).drop()
     assert list(server.records(INDEX, NAMESPACE)) == ["theirs"]
+
+
+def patient_drop(sinks: Sinks, attempts: int = 9, **settings: Any) -> PineconeSink:
+    """Build a sink whose drop does not wait between two looks."""
+    sink = sinks(**settings)
+    sink._collection._until_seen = Retry(attempts=attempts, sleep=lambda _: None)
+    return sink
+
+
+@pytest.mark.parametrize("dimension", [DIMENSION, 3], ids=["a namespace", "an index of its own"])
+@pytest.mark.parametrize("late", ["query", "list", "stats", "fetch"])
+def test_a_drop_leaves_what_a_stranger_wrote_a_moment_ago(
+    server: PineconeServer, sinks: Sinks, late: str, dimension: int
+) -> None:
+    sinks.prepared()
+    setattr(server.terms.lag, late, 3)
+    sink = patient_drop(sinks, generation=2)
+    sink.prepare(dimension)
+    sink.upsert([record(vector=np.ones(dimension, dtype=np.float32))])
+    index = INDEX if dimension == DIMENSION else f"{INDEX}-2"
+    theirs = [Vector("theirs", [1.0] * dimension)]
+    sink._service.open(index).upsert(vectors=theirs, namespace="docs@2", show_progress=False)
+    sink.drop()
+    sink.drop()
+    assert list(server.records(index, "docs@2")) == ["theirs"]
+
+
+def test_another_syncs_marker_is_a_strangers_record(server: PineconeServer, sinks: Sinks) -> None:
+    sinks.prepared()
+    sinks.prepared(owner="another")
+    incarnation = sinks.prepared(owner="another", generation=2).check(DIMENSION)
+    sinks.prepared(generation=2).drop()
+    assert sinks(owner="another", generation=2).check(DIMENSION) == incarnation
+
+
+def test_only_namespaces_of_our_making_are_removed(server: PineconeServer, sinks: Sinks) -> None:
+    for generation in (1, 2, 3):
+        sinks.prepared(generation=generation).upsert([record()])
+    sinks(generation=3).make_live()
+    sinks(generation=1).drop()
+    sinks(generation=2).drop()
+    assert server.indexes[INDEX].namespaces.keys() - {"docs@live", ""} == {NAMESPACE, "docs@3"}
+    assert not server.records(INDEX, NAMESPACE)
+
+
+@pytest.mark.parametrize("next_run", ["drop", "prepare"])
+def test_a_drop_whose_deletion_is_not_seen_is_finished_by_the_next_run(
+    server: PineconeServer, sinks: Sinks, next_run: str
+) -> None:
+    sinks.prepared()
+    sinks.prepared(generation=2).upsert([record()])
+    server.terms.lag.list = 100
+    with pytest.raises(TransientError, match="may still be there; the next run goes on"):
+        patient_drop(sinks, generation=2, attempts=2).drop()
+    assert server.calls["delete_namespace"] == 0
+    assert not stored_in(server, "docs@2")
+    server.terms.lag.list = 0
+    server.settle()
+    if next_run == "drop":
+        sinks(generation=2).drop()
+        assert "docs@2" not in server.indexes[INDEX].namespaces
+    else:
+        sinks(generation=2).prepare(DIMENSION)
+        assert list(server.records(INDEX, "docs@2")) == [RecordFormat.of("docs sync").marker_id]
+
+
+def test_an_alias_that_has_the_name_of_a_namespace_is_refused_before_anything_is_made(
+    server: PineconeServer, sinks: Sinks
+) -> None:
+    server.create(INDEX, DIMENSION)
+    server.put(INDEX, "taken", {"theirs": ([1, 0, 0, 0], {})})
+    with pytest.raises(ConfigError, match='"taken" cannot be made, the index "passages" has a namespace of that name'):
+        sinks(alias="taken").check(DIMENSION)
+
+
+def test_all_calls_about_aliases_use_one_connection(sinks: Sinks) -> None:
+    sink = sinks.prepared(alias="docs-live")
+    first = sink._service.aliases(INDEX).client
+    sink.live()
+    sink.make_live()
+    assert sink._service.aliases(INDEX).client is first
 
 
 def test_a_service_without_aliases_is_told(tmp_path: Path) -> None:
@@ -662,7 +776,10 @@ def round_trip(sink: PineconeSink, dimension: int, until_seen: Retry) -> None:
         sink.delete([records[0].id])
         see(records[1:])
     finally:
-        sink._collection._drop_namespace(sink._collection.for_writing()[0])
+        place, facts = sink._collection.for_writing()
+        notes = sink._collection._notes(place)
+        assert clear(notes, sink._format)
+        assert remove_if_empty(notes, sink._format, facts, until_seen)
 
 
 def test_a_round_through_everything_where_readers_are_late(server: PineconeServer, sinks: Sinks) -> None:

@@ -93,6 +93,18 @@ def test_what_no_record_of_ours_is_called_has_no_id(id: str) -> None:
     assert DEFAULT.vector_id(id) is None  # type: ignore[arg-type]  # that is what is wrong with it
 
 
+def test_a_record_has_one_name_however_it_is_asked_for() -> None:
+    for owner, document, index in (("default", "guide.md", 0), ("ö!", "größe #1", 123_456), ("w" * 60, "x" * 600, 7)):
+        format, one = RecordFormat.of(owner), record(document, index)
+        assert format.vector_id_of(one) == format.vector_id(one.id)
+
+
+@pytest.mark.parametrize("index", [-1, 10**18])
+def test_a_record_in_no_place_of_a_document_is_rejected(index: int) -> None:
+    with pytest.raises(RejectedError, match="has no place among the records of a document"):
+        DEFAULT.vector_id_of(record("guide.md", index))
+
+
 # --- marks ------------------------------------------------------------------------------------------------
 
 
@@ -195,7 +207,7 @@ def test_what_pinecone_has_is_kept_under_its_own_name_and_not_twice() -> None:
 def test_each_value_that_is_dropped_is_told() -> None:
     policies = Policies(unsupported="drop")
     translation = translate(DOCUMENT, {"lang": "en", **UNSUPPORTED}, policies)
-    assert translation.stored == {"lang": "en"}
+    assert translation.stored == {"lang": "en", "_vs_dropped": True}
     lines = list(alteration_lines(translation, {}, passages=1))
     assert len(lines) == len(UNSUPPORTED)
     for name, line in zip(UNSUPPORTED, lines, strict=True):

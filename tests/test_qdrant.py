@@ -314,6 +314,7 @@ def test_a_collection_of_the_users_is_generation_1_as_it_is(server: QdrantServer
     made.upsert([record()])
     assert list(ours(raw, "docs")) == [record().id]
     assert (made.live(), made.count()) == (1, 1)
+    assert made.address() == {"collection": "docs"}
     made.make_live()
     with pytest.raises(ConfigError, match="readers get"):
         made.drop()
@@ -812,6 +813,15 @@ def test_readers_who_ask_for_the_alias_get_the_live_generation(
     assert list(ours(raw, "docs")) == [record("new").id]
     sink.make_live()
     assert list(ours(raw, "docs")) == [record("old").id]
+    new.close()
+
+
+def test_a_client_is_told_the_collection_of_its_generation(server: QdrantServer, sink: QdrantSink) -> None:
+    new = at(server, generation=2)
+    new.prepare(DIMENSION)
+    new.make_live()
+    assert sink.address() == {"collection": "docs@1", "alias": "docs"}
+    assert new.address() == {"collection": "docs@2", "alias": "docs"}
     new.close()
 
 

@@ -221,7 +221,8 @@ def test_a_folder_that_vector_sync_did_not_make_is_not_dropped(harness: Harness)
 
 
 def test_a_client_is_told_where_its_generation_is(harness: Harness) -> None:
-    assert harness.build(2).place() == {"folder": str(harness.folder(2)), "live": str(harness.pointer)}
+    told = {"collection": "docs@2", "folder": str(harness.folder(2)), "live": str(harness.pointer)}
+    assert harness.build(2).address() == told
 
 
 KILLED = """

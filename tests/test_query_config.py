@@ -136,6 +136,8 @@ def test_of_the_index_it_tells_where_it_is_and_what_is_in_a_record(project: Proj
         "distance": "cosine",
         "path": str(project.folder / "there"),
         "generation": 1,
+        "folder": str(project.folder / "there" / "mine"),
+        "live": str(project.folder / "there" / "mine@live"),
     }
     payload = table(answer, "payload")
     assert [payload[what] for what in ("text", "document", "index", "source", "digest")] == [

@@ -12,10 +12,12 @@ from crashes import Crash
 from rig import Rig
 from verify_rig import SharedSink, VerifyRig, found
 
+from connector import rebuild as rebuild_module
 from connector.checkpoint import Checkpoints
 from connector.engine import Options
 from connector.errors import ConfigError, ExitCode, SafetyError, SinkError
 from connector.model import Detail, RecordId
+from connector.plan import sha256_16
 from connector.ports import Price
 from connector.rebuild import UNFINISHED
 from connector.testing.fakes import HashEmbedder
@@ -202,6 +204,71 @@ def test_rounded_vectors_are_not_taken_for_the_embedders(rig: Rig) -> None:
     forget_calls(index, sink)
     assert rig.sync().texts_embedded == 0  # nothing has to be written, so no vector is missed
     assert sink.calls == 0
+
+
+def test_a_vector_that_two_sinks_dispute_is_taken_from_neither_and_the_altered_one_is_named(rig: Rig) -> None:
+    forged, right = SharedSink("forged"), SharedSink("right")
+    rig.sinks = [forged, right]
+    rig.sync(DOCUMENTS)
+    index = VerifyRig(rig)
+    index.lose_the_state()
+    id = max(right.records, key=lambda it: sha256_16(right.records[it].text.encode()))  # so it is not among those tried
+    forged.change(id, vector=np.roll(forged.records[id].vector, 1))
+    index.rebuild()
+    del rig.embedder.texts_seen[:]
+    assert rig.sync(options=index.options).exit_code is ExitCode.IN_STEP
+    assert rig.embedder.texts_seen == [right.records[id].text]
+    seen = index.verify(contents=True)
+    assert (found(seen, 0), found(seen, 1)) == ({"altered": {id}}, {})
+    assert index.repair(contents=True).exit_code is ExitCode.IN_STEP
+    assert rig.in_step()
+    assert len(rig.embedder.texts_seen) == 1
+
+
+def test_a_text_with_two_vectors_in_one_sink_has_none_in_the_store(rig: Rig, sink: SharedSink) -> None:
+    rig.sinks = [sink]
+    texts = {f"doc {number}": f"the text of {number}" for number in range(20)}
+    last = max(texts.values(), key=lambda text: sha256_16(text.encode()))
+    rig.sync({**texts, "copy": last})
+    index = VerifyRig(rig)
+    index.lose_the_state()
+    sink.change(RecordId("copy#0"), vector=np.roll(sink.records[RecordId("copy#0")].vector, 1))
+    (rebuilt,) = index.rebuild()
+    assert (rebuilt.vectors, rebuilt.in_doubt) == (19, 2)
+    del rig.embedder.texts_seen[:]
+    assert rig.sync().exit_code is ExitCode.IN_STEP
+    assert rig.embedder.texts_seen == [last]
+    assert rig.in_step()
+
+
+def test_of_each_write_a_few_vectors_are_tried(
+    index: VerifyRig, sink: SharedSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild_module, "VECTORS_PER_WRITE", 8)
+    late = list(sink.records)[-3]
+    sink.change(late, vector=np.roll(sink.records[late].vector, 1))
+    (rebuilt,) = index.rebuild()
+    assert rebuilt.without_vectors == "the index does not give them as the embedder made them"
+    assert 0 < rebuilt.vectors < len(sink.records)
+    with contextlib.closing(index.rig._vectors()) as vectors:
+        assert vectors.missing([sha256_16(sink.records[late].text.encode())])
+
+
+def test_where_all_vectors_are_other_ones_no_more_are_disputed(
+    rig: Rig, sink: SharedSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild_module, "MAX_DISPUTED", 5)
+    monkeypatch.setattr(rebuild_module, "VECTORS_PER_WRITE", 8)
+    other = SharedSink("other")
+    rig.sinks = [sink, other]
+    rig.sync(DOCUMENTS)
+    index = VerifyRig(rig)
+    index.lose_the_state()
+    for id in other.records:
+        other.change(id, vector=np.roll(other.records[id].vector, 1))
+    rebuilt = index.rebuild(trust_vectors=True)[1]
+    assert rebuilt.without_vectors == "the index does not give them as they are stored"
+    assert 0 < rebuilt.in_doubt < rebuilt.records
 
 
 def test_the_operator_may_trust_them_for_this_index(rig: Rig) -> None:

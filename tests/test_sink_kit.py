@@ -84,6 +84,11 @@ class Service(MemorySink):
             yield ForeignRecord(each.id, "main") if each.id in self.server.damaged else each
         yield from (ForeignRecord(id) for id in self.server.foreign)
 
+    owner = "main"
+
+    def record_name(self, id: RecordId) -> str | None:
+        return id
+
     def search(self, vector: Vectors, limit: int, where: Sequence[Condition] = ()) -> list[Hit]:
         hits = super().search(vector, len(self.records), where)
         return [hit for hit in hits if hit.id not in self.server.damaged][:limit]
@@ -650,6 +655,25 @@ class CountsBoundsIn(Misunderstands):
         )
 
 
+class NamesOtherwise(Service):
+    def record_name(self, id: RecordId) -> str | None:
+        return id.upper()
+
+
+class NamesDocuments(Service):
+    def record_name(self, id: RecordId) -> str | None:
+        return id.rpartition("#")[0]
+
+
+class NamesNothing(Service):
+    def record_name(self, id: RecordId) -> str | None:
+        return None
+
+
+class IsNobody(Service):
+    owner = None  # type: ignore[assignment]  # as of what bears no mark
+
+
 class IncarnatesEachTime(Service):
     def prepare(self, dimension: int) -> str:
         super().prepare(dimension)
@@ -738,6 +762,10 @@ SABOTEURS: Mapping[type[Service], str] = {
     IgnoresWhatItCannotName: "S15_a_search_finds_only_and_all_that_matches",
     CountsBoundsIn: "S15_a_search_finds_only_and_all_that_matches",
     FiltersWhatItFound: "S15_the_limit_counts_what_matches",
+    NamesOtherwise: "S16_a_damaged_record_is_named_as_a_scan_names_it",
+    NamesDocuments: "S16_no_two_records_share_a_name",
+    NamesNothing: "S16_no_two_records_share_a_name",
+    IsNobody: "S16_what_is_foreign_bears_no_mark_and_no_name_of_ours",
 }
 
 

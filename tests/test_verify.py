@@ -8,24 +8,27 @@ import os
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from crashes import Crash, World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rig import Rig
+from rig import FlakySink, Rig
 from verify_rig import SharedSink, VerifyRig, found
 
 from connector import scratch as scratch_module
 from connector.checkpoint import Checkpoints
-from connector.drift import Drift, Expected, Finding, Mark, judge, merge
+from connector.drift import Drift, Expected, Finding, Mark, Reason, judge, merge
 from connector.engine import Options
 from connector.errors import ConfigError, ExitCode, LeaseError, SinkError, TransientError
 from connector.ledger_walk import ENTRIES_PER_PAGE, expected, walk
-from connector.model import UNKNOWN, DocumentId, Entry, RecordId, Rejection, StoredRecord
+from connector.model import UNKNOWN, Detail, DocumentId, Entry, ForeignRecord, RecordId, Rejection, StoredRecord
 from connector.plan import record_digest
 from connector.scratch import Scratch
+from connector.soundness import is_same_vector
 
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 DOC = DocumentId("doc")
@@ -37,7 +40,7 @@ def entry(*passages: bytes, fingerprint: bytes | None = b"f" * 16, problem: str 
 
 
 def mark(index: int, digest: bytes, *, is_altered: bool = False) -> Mark:
-    return Mark(DOC, index, digest, None, is_altered)
+    return Mark(DOC, index, digest, None, Reason.VECTOR if is_altered else None)
 
 
 def passages(letters: str) -> str:
@@ -79,6 +82,12 @@ def test_each_row_of_the_table(case: str) -> None:
     assert {it.name: it.kind for it in verdict.findings} == names
     assert (verdict.in_step, verdict.in_doubt) == (in_step, in_doubt)
     assert (verdict.doubt.passages if verdict.doubt else None) == doubt
+    assert all((it.reason is Reason.VECTOR) == (it.kind is Drift.ALTERED) for it in verdict.findings)
+
+
+def test_a_place_that_is_in_doubt_is_told_if_nothing_of_ours_is_there() -> None:
+    assert judge(DOC, entry(A, UNKNOWN, UNKNOWN), [mark(0, A), mark(2, C)]).unseen == ("doc#1",)
+    assert judge(DOC, entry(A, UNKNOWN), []).unseen == ("doc#1",)
 
 
 def test_a_doubt_keeps_what_is_known_and_forgets_the_fingerprint() -> None:
@@ -185,6 +194,28 @@ def test_without_a_folder_to_write_to_the_scratch_file_is_elsewhere(folder: Path
     assert list(folder.iterdir()) == []
 
 
+def test_what_was_set_aside_is_claimed_once_and_the_rest_is_given_as_it_came(folder: Path) -> None:
+    with Scratch.open(folder) as scratch:
+        scratch.write([])
+        assert not scratch.claim("a")
+        rest = [Finding(Drift.STRAY, "b", owner="us"), Finding(Drift.FOREIGN, "half \ud800", owner="half \udfff")]
+
+        def marks() -> Iterator[Mark]:
+            scratch.set_aside(Finding(Drift.FOREIGN, "a"))
+            yield Mark(DOC, 0, A, altered=Reason.VECTOR)
+            for finding in rest:
+                scratch.set_aside(finding)
+
+        scratch.write(marks())
+        assert [marks for _, marks in scratch.documents()] == [[Mark(DOC, 0, A, altered=Reason.VECTOR)]]
+        assert [scratch.claim("a"), scratch.claim("a"), scratch.claim("c")] == [True, False, False]
+        assert list(scratch.still_set_aside()) == rest
+        scratch.note("main", rest)
+        assert list(scratch.findings("main")) == rest
+        scratch.write([])
+        assert list(scratch.still_set_aside()) == []
+
+
 # --- verify and repair ------------------------------------------------------------------------------
 
 DOCUMENTS = {f"docs/{number:03}": passages("abc"[: 1 + number % 3]) + f"\n\n{number}" for number in range(40)}
@@ -268,7 +299,105 @@ def test_marks_that_no_ledger_could_keep_are_not_taken_for_ours(index: VerifyRig
     negative = sink.add("docs/001", -1)
     short = sink.add("short", 0)
     sink.change(short, digest=b"short")
-    assert found(index.verify(contents=True)) == {"foreign": {far, half, negative, short}}
+    assert found(index.verify(contents=True)) == {
+        "stray": {sink.record_name(id) for id in (far, half, negative, short)}
+    }
+
+
+def test_a_record_whose_marks_were_damaged_in_its_place_is_named_once_and_healed(
+    index: VerifyRig, sink: SharedSink
+) -> None:
+    paid = len(index.rig.embedder.texts_seen)
+    ids = sorted(sink.records)[:3]
+    for id in ids[:2]:
+        sink.damage(id)
+    sink.remove(ids[2])
+    sink.add_foreign(sink.record_name(ids[2]))  # in its place, and of somebody else as it says
+    others = {sink.add_foreign(f"point {number}") for number in range(12)}
+    seen = index.verify()
+    assert found(seen) == {"stale": {*ids}, "foreign": others}
+    assert {it.reason for it in seen.sinks[0].first[Drift.STALE]} == {Reason.DAMAGED}
+    sink.foreign = [it for it in sink.foreign if it.name in others]  # as an upsert to that place does
+    assert found(index.repair().left) == {"foreign": others}
+    assert index.rig.in_step()
+    assert len(index.rig.embedder.texts_seen) == paid
+
+
+def test_stray_records_are_drift_that_no_repair_mends(index: VerifyRig, sink: SharedSink) -> None:
+    foreign, stray = sink.add_foreign("theirs"), sink.copy("a copy")
+    repaired = index.repair()
+    assert found(repaired.found) == {"foreign": {foreign}, "stray": {stray}}
+    assert (repaired.synced, repaired.exit_code) == (None, ExitCode.DRIFT)
+    sink.remove(RecordId("docs/001#0"))
+    repaired = index.repair()
+    assert found(repaired.left) == {"foreign": {foreign}, "stray": {stray}}
+    assert (repaired.synced is not None, repaired.exit_code) == (True, ExitCode.DRIFT)
+    assert index.rig.in_step()
+
+
+def test_a_sink_that_names_no_records_has_foreign_ones_only(rig: Rig) -> None:
+    class Nameless(FlakySink):
+        def scan(self, detail: Detail = Detail.MARKS) -> Iterator[StoredRecord | ForeignRecord]:  # type: ignore[override]
+            yield ForeignRecord("docs/001#0", "main")
+            yield from super().scan(detail)
+
+    rig.sinks = [Nameless()]
+    rig.sync(DOCUMENTS)
+    rig.sinks[0].records.pop(RecordId("docs/001#0"))
+    assert found(VerifyRig(rig).verify()) == {"missing": {"docs/001#0"}, "foreign": {"docs/001#0"}}
+
+
+def test_a_vector_that_was_replaced_is_altered_and_a_rounded_one_is_not(index: VerifyRig, sink: SharedSink) -> None:
+    paid = len(index.rig.embedder.texts_seen)
+    ids = sorted(sink.records)
+    for id in ids:
+        vector = sink.records[id].vector
+        sink.change(id, vector=(vector / np.linalg.norm(vector)).astype(np.float16).astype(np.float32))
+    assert found(index.verify(contents=True)) == {}
+    turned, longer, text = ids[0], ids[1], ids[2]
+    sink.change(turned, vector=np.roll(sink.records[turned].vector, 1))
+    sink.change(longer, vector=sink.records[longer].vector * 3)
+    sink.change(text, text="edited", vector=np.roll(sink.records[text].vector, 1))
+    assert found(index.verify()) == {}
+    seen = index.verify(contents=True)
+    assert found(seen) == {"altered": {turned, longer, text}}
+    reasons = {it.name: it.reason for it in seen.sinks[0].first[Drift.ALTERED]}
+    assert reasons == {turned: Reason.VECTOR, longer: Reason.VECTOR, text: Reason.CONTENTS}
+    assert index.repair(contents=True).exit_code is ExitCode.IN_STEP
+    assert len(index.rig.embedder.texts_seen) == paid
+    assert found(index.verify(contents=True)) == {}
+
+
+def test_vectors_that_the_store_has_not_are_not_compared_and_counted(index: VerifyRig, sink: SharedSink) -> None:
+    sink.change(RecordId("docs/001#0"), vector=np.roll(sink.records[RecordId("docs/001#0")].vector, 1))
+    with contextlib.closing(index.rig._vectors()) as vectors:
+        vectors.prune(keep="undelivered", max_bytes=None)
+    seen = index.verify(contents=True)
+    assert found(seen) == {}
+    assert seen.sinks[0].vectors_unchecked == len(sink.records)
+
+
+SAME = {
+    "itself": ([3, 4], [3, 4], True),
+    "its direction": ([0.6, 0.8], [3, 4], True),
+    "rounded": ([3.001, 3.999], [3, 4], True),
+    "turned": ([4, 3], [3, 4], False),
+    "turned a little": ([3.2, 3.8], [3, 4], False),
+    "turned round": ([-3, -4], [3, 4], False),
+    "longer": ([6, 8], [3, 4], False),
+    "nothing of something": ([0, 0], [3, 4], False),
+    "something of nothing": ([3, 4], [0, 0], False),
+    "nothing of nothing": ([0, 0], [0, 0], True),
+    "not a number": ([float("nan"), 4], [3, 4], False),
+    "of another dimension": ([3, 4, 0], [3, 4], False),
+    "beyond a float's square": ([3e30, 4e30], [3e30, 4e30], True),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_which_vectors_are_the_same(case: str) -> None:
+    held, sent, same = SAME[case]
+    assert is_same_vector(np.array(held, dtype=np.float32), np.array(sent, dtype=np.float32)) is same
 
 
 def test_a_run_that_is_under_way_is_not_compared(index: VerifyRig) -> None:

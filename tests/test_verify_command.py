@@ -108,19 +108,16 @@ def test_json_is_one_object_with_everything(project: Project, sink: SharedSink, 
                 "stale": 0,
                 "altered": 0,
                 "extra": 0,
+                "stray": 0,
                 "foreign": 1,
                 "in_doubt": 0,
                 "unchecked": 0,
+                "vectors_unchecked": 0,
                 "new_collection": False,
                 "error": None,
                 "findings": [
                     {"kind": "missing", "name": "cats.md#0", "document_id": "cats.md"},
                     {"kind": "foreign", "name": "theirs", "owner": "somebody"},
-                ]
-                if not verbose
-                else [
-                    {"kind": "foreign", "name": "theirs", "owner": "somebody"},
-                    {"kind": "missing", "name": "cats.md#0", "document_id": "cats.md"},
                 ],
                 "not_listed": 0,
             }
@@ -145,6 +142,54 @@ def test_an_edited_text_is_seen_only_by_its_contents(project: Project, sink: Sha
     assert project.run("verify").exit_code == 0
     result = project.run("verify", "--contents")
     assert (result.exit_code, "  altered  cats.md#0" in result.stdout) == (5, True)
+
+
+def test_what_was_altered_or_damaged_is_told_with_what_of_it(project: Project, sink: SharedSink) -> None:
+    sink.change(RecordId("cats.md#0"), text="All there is to know about dogs.")
+    sink.change(RecordId("dogs.md#0"), vector=-sink.records[RecordId("dogs.md#0")].vector)
+    sink.damage(RecordId("note-01.md#0"))
+    assert project.run("verify", "--contents").stdout.splitlines() == [
+        "main: 30 records in step, 1 stale, 2 altered",
+        "  stale    note-01.md#0  (damaged)",
+        "  altered  cats.md#0  (text or metadata)",
+        "  altered  dogs.md#0  (vector)",
+    ]
+    findings = project.answer("verify", "--contents", exit_code=5)["sinks"]["main"]["findings"]  # type: ignore[index,call-overload]
+    assert findings[-1] == {  # type: ignore[index,call-overload]
+        "kind": "altered",
+        "name": "dogs.md#0",
+        "document_id": "dogs.md",
+        "reason": "vector",
+    }
+
+
+def test_the_advice_after_a_sync_about_a_stray_record_leads_to_its_name(project: Project, sink: SharedSink) -> None:
+    sink.copy("a copy")
+    synced = project.run("sync")
+    assert (synced.exit_code, "verify --repair` mends it, or says what is left to you" in synced.stderr) == (5, True)
+    told = [
+        "main: 33 records in step, 1 stray",
+        (
+            "  1 record stray: our mark, under a name that no record of ours has; "
+            "a repair cannot remove that: delete it in the database, by its name"
+        ),
+        "  stray    a copy  (of docs sync)",
+    ]
+    seen = project.run("verify")
+    assert (seen.exit_code, seen.stdout.splitlines()) == (5, told)
+    repaired = project.run("verify", "--repair")
+    assert (repaired.exit_code, repaired.stdout.splitlines()) == (5, [*told, "nothing that a repair could mend"])
+    del sink.foreign[:]
+    assert (project.run("sync").exit_code, project.run("verify").exit_code) == (0, 0)
+
+
+def test_vectors_that_are_not_stored_are_told_not_to_be_compared(project: Project) -> None:
+    (project.folder / "state" / "vectors.db").unlink()
+    result = project.run("verify", "--contents")
+    assert result.stdout.splitlines() == [
+        "main: 33 records in step",
+        "  33 vectors not compared: not in the vector store",
+    ]
 
 
 def test_a_repair_heals_for_nothing_and_says_so(project: Project, sink: SharedSink) -> None:

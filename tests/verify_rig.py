@@ -28,18 +28,36 @@ Found = dict[str, set[str]]
 class SharedSink(FlakySink):
     """A memory sink whose collection others write to as well, and now and then into ours."""
 
+    owner = "docs sync"
+
     def __init__(self, name: str = "main") -> None:
         super().__init__(name)
         self.foreign: list[ForeignRecord] = []
+        self.damaged: set[RecordId] = set()
         self.before_scan: Callable[[], None] = lambda: None
 
     def scan(self, detail: Detail = Detail.MARKS) -> Iterator[StoredRecord | ForeignRecord]:
         self.before_scan()
         yield from self.foreign
-        yield from super().scan(detail)
+        for record in super().scan(detail):
+            yield ForeignRecord(self.record_name(record.id), self.owner) if record.id in self.damaged else record
+
+    def upsert(self, records: Sequence[EmbeddedRecord]) -> None:
+        super().upsert(records)
+        self.damaged -= {record.id for record in records}
+
+    def count(self) -> int:
+        return len(self.records) + sum(record.owner == self.owner for record in self.foreign)
+
+    def record_name(self, id: RecordId) -> str:
+        return f"point of {id}"
 
     def remove(self, id: RecordId) -> None:
         del self.records[id]
+
+    def damage(self, id: RecordId) -> None:
+        """Make a record's marks unreadable, but for whose it is."""
+        self.damaged.add(id)
 
     def change(self, id: RecordId, **named: Any) -> None:
         """Alter fields of a record."""
@@ -52,9 +70,13 @@ class SharedSink(FlakySink):
         self.records[id] = EmbeddedRecord(id, DocumentId(document), index, like.vector, "extra", {}, b"e" * 16)
         return id
 
-    def add_foreign(self, name: str) -> str:
-        self.foreign.append(ForeignRecord(name, "somebody"))
+    def add_foreign(self, name: str, owner: str | None = "somebody") -> str:
+        self.foreign.append(ForeignRecord(name, owner))
         return name
+
+    def copy(self, name: str) -> str:
+        """Copy one of our records to a name that is none of ours."""
+        return self.add_foreign(name, self.owner)
 
 
 @dataclass(slots=True)

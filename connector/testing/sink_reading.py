@@ -12,8 +12,10 @@ from msgspec.structs import replace
 from connector.errors import RejectedError, SinkError
 from connector.filters import AnyOf, Between, Condition, Equals, matches
 from connector.model import FITS, HASH_BYTES, Detail, Draft, EmbeddedRecord, Metadata, StoredRecord
+from connector.ports import NamingSink
 from connector.testing.contract import Contract
 from connector.testing.sink_records import (
+    AWKWARD_IDS,
     METADATA,
     RICH_METADATA,
     TOLERANCE,
@@ -230,6 +232,37 @@ class ReadingRules(Contract):
         hits = harness.sink.search(near, 2, where)
         assert [hit.document_id for hit in hits] == ["wanted", "wanted"]
         assert [hit.metadata for hit in hits] == [wanted[0].metadata] * 2
+
+    def test_S16_a_damaged_record_is_named_as_a_scan_names_it(self, harness: SinkHarness) -> None:
+        sink = naming(harness)
+        damaged = [record("damaged", index=index) for index in range(3)]
+        sink.upsert([record("whole"), *damaged])
+        for each in damaged:
+            harness.damage(each.id)
+        told = foreign(sink.scan())  # or with another digest, and then it is named already
+        assert {each.name for each in told} <= {sink.record_name(each.id) for each in damaged}
+        assert {each.owner for each in told} <= {sink.owner}
+
+    def test_S16_no_two_records_share_a_name(self, harness: SinkHarness) -> None:
+        sink = naming(harness)
+        names = [sink.record_name(record(document, index).id) for document in AWKWARD_IDS for index in range(2)]
+        assert None not in names
+        assert len(set(names)) == len(names)
+        assert names[0] == sink.record_name(record(AWKWARD_IDS[0]).id)
+
+    def test_S16_what_is_foreign_bears_no_mark_and_no_name_of_ours(self, harness: SinkHarness) -> None:
+        sink, mine = naming(harness), record()
+        harness.plant_foreign(mine.vector)
+        [told] = foreign(sink.scan())
+        assert told.owner != sink.owner
+        assert told.name != sink.record_name(mine.id)
+
+
+def naming(harness: SinkHarness) -> NamingSink:
+    """Give the sink if it names records, as not all do."""
+    if not isinstance(harness.sink, NamingSink):
+        pytest.skip("it does not say how its database names a record, so it is no NamingSink")
+    return harness.sink
 
 
 def assert_fits_as_it_says(harness: SinkHarness, records: Sequence[EmbeddedRecord]) -> None:
