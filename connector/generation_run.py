@@ -158,6 +158,8 @@ class _Run:
         self.problems += self.settled.problems
         if self.settled.problems:
             self._worse(ExitCode.BEHIND)
+        for number in self.decision.abandoned:
+            book.set_in_step(number, in_step=False)  # this run may find changes, and it does not get them
         known = {it.number for it in book.all()}
         for it in self.settled.generations:
             if it.number not in known:  # the state is older than the book

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import msgspec
 import pytest
-from generation_rig import GenerationRig, HashSettings, ManySettings, OneSettings, reader
+from generation_rig import NAMES, GenerationRig, HashSettings, ManySettings, OneSettings, reader
 from generation_rig import rig as rig  # noqa: PLC0414 - a fixture
 
 from connector.checkpoint import Checkpoints
@@ -160,6 +160,22 @@ def test_a_build_for_settings_of_yesterday_is_left_and_told_about(rig: Generatio
     rig.dimension = 20
     rig.sync(accept=True)
     assert rig.states() == {1: "retained", 3: "retained", 4: "live"}, "a number is never given twice"
+
+
+def test_one_that_was_left_behind_by_other_settings_is_not_switched_to(rig: GenerationRig) -> None:
+    rig.options = {"switch": "manual"}
+    rig.sync()
+    rig.dimension = 12
+    rig.sync(accept=True)
+    rig.dimension = 16
+    rig.write("new", "Something new.")
+    rig.sync(accept=True)
+    with pytest.raises(SafetyError, match="generation 2 is not in step"):
+        switch_to(rig.settings, 2)
+    assert switch_to(rig.settings).live == 3
+    rig.dimension = 12
+    rig.sync()
+    assert (switch_to(rig.settings, 2).live, rig.in_step(2, 12)) == (2, True)
 
 
 def test_only_a_whole_generation_is_switched_to(rig: GenerationRig) -> None:
