@@ -83,7 +83,7 @@ class Commands(click.Group):
 
 @contextmanager
 def _ctrl_c() -> Iterator[None]:
-    """Let the first Ctrl-C end a command in order, and the second one at once, as a kill would: that is harmless, too."""
+    """Let the first Ctrl-C end a command in order, and the second at once, as a kill would: that is harmless, too."""
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
         yield
