@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -90,7 +91,7 @@ def _show_repaired(done: Repaired, scratch: Scratch, *, verbose: bool, as_json: 
         more: dict[str, JsonValue] = {
             "exit_code": int(done.exit_code),
             "sync": done.synced.as_json() if done.synced else None,
-            "after": {it.sink: it.as_json() for it in done.left.sinks},
+            "after": {done.found.name(it): it.as_json() for it in done.left.sinks},
         }
         _write_json(done.found, more, scratch if verbose else None)
     else:
@@ -102,7 +103,7 @@ def _show_repaired(done: Repaired, scratch: Scratch, *, verbose: bool, as_json: 
             terminal.say_all(terminal.sync_lines(done.synced))
             terminal.say("")
             terminal.say("verified again:")
-            terminal.say_all(_lines(done.left, None))
+            terminal.say_all(_lines(replace(done.left, names=done.found.names), None))
     terminal.complain_all(done.found.notes)
     if done.synced:
         terminal.complain_all(done.synced.problems)
@@ -114,7 +115,7 @@ def _show_repaired(done: Repaired, scratch: Scratch, *, verbose: bool, as_json: 
 def _lines(found: Verified, scratch: Scratch | None) -> Iterator[str]:
     """Sum up each sink, and name what was found: the first of each kind, or all that the scratch file has."""
     for sink in found.sinks:
-        yield f"{sink.sink}: {_summary(sink)}"
+        yield f"{found.name(sink)}: {_summary(sink)}"
         yield from _remarks(sink)
         if scratch:
             yield from map(_finding_line, scratch.findings(sink.sink))
@@ -179,7 +180,7 @@ def _write_json(found: Verified, more: dict[str, JsonValue], scratch: Scratch | 
     write = sys.stdout.write
     write(json.dumps(more)[:-1] + ', "sinks": {')
     for number, sink in enumerate(found.sinks):
-        write((", " if number else "") + json.dumps(sink.sink) + ": " + json.dumps(sink.as_json())[:-1])
+        write((", " if number else "") + json.dumps(found.name(sink)) + ": " + json.dumps(sink.as_json())[:-1])
         write(', "findings": [')
         held = [finding for first in sink.first.values() for finding in first]
         findings: Iterable[Finding] = scratch.findings(sink.sink) if scratch else held

@@ -23,7 +23,7 @@ begun, but are not written to, are compared like all others. A rejected document
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -246,6 +246,11 @@ class Verified:
 
     sinks: tuple[SinkFindings, ...]
     notes: tuple[str, ...] = ()  # what could not be looked at, and why: one line each
+    names: Mapping[str, str] = field(default_factory=dict)  # for people, by ledger; see `names_for_people`
+
+    def name(self, sink: SinkFindings) -> str:
+        """Name a sink for people: the plain name is that of the generation that readers get."""
+        return self.names.get(sink.sink, sink.sink)
 
     @property
     def drifted(self) -> int:

@@ -16,7 +16,7 @@ from .errors import ConfigError, SafetyError
 from .events import Emit, ignore
 from .generation_parts import OpenSync
 from .generation_run import sync_generations
-from .generations import Decision, Generation, Step
+from .generations import Decision, Generation, Step, names_for_people
 from .parts import Parts
 from .rebuild import Rebuilt
 from .scratch import Scratch
@@ -52,7 +52,8 @@ def verify(settings: Settings, scratch: Scratch, looking: Looking, *, show: Show
                     keep_all=looking.keep_all,
                     show=show,
                 ).sinks
-    return Verified(tuple(found), notes)
+        names = _names(opened, [it.sink for it in found])
+    return Verified(tuple(found), notes, names)
 
 
 def repair(
@@ -88,7 +89,8 @@ def repair(
             showing=showing,
             telling=telling,
         )
-        return replace(done, found=replace(done.found, notes=notes))
+        names = _names(opened, [it.sink for it in done.found.sinks])
+        return replace(done, found=replace(done.found, notes=notes, names=names))
 
 
 def rebuild(
@@ -116,6 +118,12 @@ def _decide(opened: OpenSync) -> tuple[list[Generation], Decision]:
     words = opened.words()
     generations = opened.generations(words)
     return generations, opened.decide(generations, words, accepted=False)
+
+
+def _names(opened: OpenSync, ledgers: Sequence[str]) -> dict[str, str]:
+    """Name ledgers as `status` does."""
+    _, decision = _decide(opened)
+    return names_for_people(ledgers, decision.live)
 
 
 def _kept(opened: OpenSync) -> tuple[list[Callable[[], AbstractContextManager[Parts]]], tuple[str, ...]]:
