@@ -7,7 +7,10 @@
       an answer that cannot be read
     400, 413, 422, and what the SDK refuses to send        RejectedError of an upsert: smaller calls show which record;
       (PineconeTypeError, PineconeValueError)              else as below
-    401, 402, 403, 404, 409, 412, all others               SinkError; ConfigError while checking the settings
+    what the SDK refuses to send while the settings are    ConfigError
+      checked: it is they that are wrong
+    401, 402, 403, 404, 409, 412, all others               SinkError, also while the settings are checked: a key can
+                                                           be revoked at any time, and the other sinks go on
 
 SDK 10.2.0, read 2026-11. The service's words are kept; our key is never among them.
 """
@@ -50,19 +53,28 @@ class Failures:
 
     @contextmanager
     def of_check(self, what: str) -> Iterator[None]:
-        """Refusals are the settings'."""
-        with self._as(what, ConfigError, ConfigError):
+        """What the client refuses to send are the settings; what the service refuses is the sink's."""
+        with self._as(what, SinkError, SinkError, unsent=ConfigError):
             yield
 
     @contextmanager
-    def _as(self, what: str, refused: type[ConnectorError], lasting: type[ConnectorError]) -> Iterator[None]:
+    def _as(
+        self,
+        what: str,
+        refused: type[ConnectorError],
+        lasting: type[ConnectorError],
+        unsent: type[ConnectorError] | None = None,
+    ) -> Iterator[None]:
         try:
             yield
         except errors.PineconeError as error:
             message = f"{what}: {self._words(error)}"
             if _may_pass(error):
                 raise TransientError(message, retry_after_seconds=_wait_seconds(error)) from None
-            raise (refused if _is_refusal(error) else lasting)(message) from None
+            meant = refused if _is_refusal(error) else lasting
+            if unsent and not isinstance(error, errors.ApiError):
+                meant = unsent
+            raise meant(message) from None
 
     def _words(self, error: errors.PineconeError) -> str:
         words = " ".join(str(error).split()) or type(error).__name__

@@ -224,8 +224,6 @@ def test_each_failure_is_of_whoever_must_act(
 ) -> None:
     sink = sinks.prepared()
     wanted = expected or (RejectedError if operation == "upsert" else SinkError)
-    if operation == "fetch" and wanted is SinkError:
-        wanted = ConfigError  # it is `check` that fetches the marker
     before = server.calls[operation]
     server.on(operation, Status(status, f"the words of\nthe service, {KEY}"))
     with pytest.raises(wanted) as caught:
@@ -298,7 +296,7 @@ def test_a_poisoned_record_is_rejected_with_the_services_words_and_the_others_ar
 def test_a_wrong_key_is_found_by_check_and_never_told(server: PineconeServer, sinks: Sinks) -> None:
     server.create(INDEX, DIMENSION)
     sink = sinks(api_key="pc-wrong-canary")
-    with pytest.raises(ConfigError, match="401") as caught:
+    with pytest.raises(SinkError, match="401") as caught:
         sink.check(DIMENSION)
     assert "canary" not in str(caught.value)
     assert caught.value.__cause__ is None
