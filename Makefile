@@ -9,7 +9,7 @@ DEMO   := build/demo
 # The first needs a package that the later ones do not.
 SDKS   := cohere==5.15.0+httpx-sse==0.4.0 cohere==6.1.0
 
-.PHONY: help setup demo check test format bench clean
+.PHONY: help setup demo check test exhaustive format bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -43,8 +43,11 @@ check: $(READY)  ## lint, format, types, spelling
 	$(BIN)/mypy
 	$(BIN)/codespell connector sinks tests bench docs *.md *.toml
 
-test: $(READY)  ## every test
+test: $(READY)  ## the tests, but for those of `make exhaustive`
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+exhaustive: $(READY)  ## mutants of our own code, each of which some test has to catch, and the far half of large tables
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m exhaustive
 
 format: $(READY)  ## put the code in order
 	$(BIN)/ruff check --fix .

@@ -202,13 +202,14 @@ class OpenSync:
     def generations(self, words: dict[str, int | None]) -> list[Generation]:
         """List the generations, with the live one by the sinks' word.
 
-        A state that is older than the book has the first. Its recipe is that of a ledger: one that the settings do not
-        fit, if there is one.
+        A state that is older than the book has the first; one that was made again from the sinks has what they say.
+        Its recipe is that of a ledger: one that the settings do not fit, if there is one.
         """
         known = self.book.all()
         if known:
             return with_live(known, believe(known, words), known[-1].created_at)
-        ledgers = [self.ledger(name, FIRST) for name in self.settings.sinks]
+        number = max(filter(None, words.values()), default=FIRST)
+        ledgers = [self.ledger(name, number) for name in self.settings.sinks]
         recipes = [self.checkpoints.recipe(it) for it in ledgers if self.checkpoints.holds_any(it)]
         made = [Made(it["embedder"], it["splitter"]) for it in recipes if "embedder" in it and "splitter" in it]
         if not made:
@@ -216,7 +217,7 @@ class OpenSync:
         asked = self.asked
         first = next((it for it in made if it != asked), asked)
         settings = canonical(self.settings.embedder) if first.embedder == asked.embedder else None
-        return [Generation(FIRST, State.LIVE, first, settings, created_at=0.0, switched_at=0.0)]
+        return [Generation(number, State.LIVE, first, settings, created_at=0.0, switched_at=0.0)]
 
     def decide(self, generations: list[Generation], words: dict[str, int | None], *, accepted: bool) -> Decision:
         """Decide what a run does; see `generations`."""

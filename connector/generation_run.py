@@ -150,6 +150,7 @@ class _Run:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     reports: dict[int, Report] = field(default_factory=dict)
+    without_changes: set[int] = field(default_factory=set)  # whose embedder cannot be had
     worst: ExitCode = ExitCode.IN_STEP
 
     def note_target(self) -> None:
@@ -202,6 +203,9 @@ class _Run:
             else:
                 self._sync_other(rows[number])
         self._give_to_readers()
+        live = live_of(self.opened.book.all())
+        if live and live.number in self.without_changes:
+            self._worse(ExitCode.BEHIND)  # of a retained one it is no error; of this one readers see it
         self._prune(order)
         return self._report()
 
@@ -225,6 +229,7 @@ class _Run:
         except ConnectorError as error:
             self.opened.book.set_in_step(generation.number, in_step=False)
             self.problems.append(f"generation {generation.number} ({generation.state}) receives no changes: {error}")
+            self.without_changes.add(generation.number)
             if not isinstance(error, ConfigError):
                 self._worse(ExitCode.BEHIND)
             return
@@ -278,8 +283,9 @@ class _Run:
             )
         else:
             switch(self.opened, number, now=self.now(), retry=self.retry, emit=self.emit)
+            receives = "" if self.decision.live in self.without_changes else ", and receives changes,"
             self.notes.append(
-                f"readers get generation {number} now; generation {self.decision.live} is kept, and receives changes, "
+                f"readers get generation {number} now; generation {self.decision.live} is kept{receives} "
                 f"until `vector-sync generations drop {self.decision.live}`"
             )
 

@@ -104,10 +104,26 @@ def verify(opened: OpenSync, number: int, *, retry: Retry, emit: Emit = ignore) 
     for name in opened.settings.sinks:
         ledger = opened.ledger(name, number)
         if opened.generation_sink(name) and opened.checkpoints.incarnation(ledger) is not None:
-            look = partial(verify_sink, opened, opened.sink(name, number), ledger)
-            if objection := retry(f"verify generation {number} of {name}", look, emit):
+            look = partial(_look, opened, opened.sink(name, number), ledger)
+            try:
+                objection = retry(f"verify generation {number} of {name}", look, emit)
+            except _PerhapsLateError as error:
+                objection = str(error)
+            if objection:
                 return f"generation {number} is not as its ledger says, so readers stay where they are: {objection}"
     return None
+
+
+def _look(opened: OpenSync, sink: Sink, ledger: str) -> str | None:
+    """Verify a sink; where the service cannot tell exactly what it has, what is written may only be late [S14]."""
+    objection = verify_sink(opened, sink, ledger)
+    if objection and sink.count() is None:
+        raise _PerhapsLateError(objection)
+    return objection
+
+
+class _PerhapsLateError(TransientError):
+    """An objection of which time may dispose."""
 
 
 def verify_sink(opened: OpenSync, sink: Sink, ledger: str) -> str | None:

@@ -160,7 +160,7 @@ class QdrantServer:
         self, collection: Collection, ids: Sequence[UUID], vectors: Vectors, payloads: Sequence[Payload]
     ) -> None:
         """Write points whole. RejectedError if one of them can never be."""
-        refusal = f"{self.place(collection.name)} refused an upsert"
+        refusal = f"{self.place(collection.name)} did not take an upsert"
         if self.in_process:
             self._upsert_in_process(collection, ids, vectors, payloads, refusal)
             return

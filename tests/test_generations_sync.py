@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import count
 
 import msgspec
 import pytest
@@ -12,7 +14,13 @@ from generation_rig import rig as rig  # noqa: PLC0414 - a fixture
 
 from connector.checkpoint import Checkpoints
 from connector.errors import ConfigError, ExitCode, SafetyError, SinkError
-from connector.generation_control import drop, roll_back, switch_to
+from connector.generation_control import drop, generations, roll_back, switch_to
+from connector.generation_parts import open_sync
+from connector.generation_run import sync_generations
+from connector.model import Detail, StoredRecord
+from connector.parts import Options
+from connector.retry import Retry
+from connector.testing.generations_in_memory import GenerationInMemory
 
 
 def test_a_first_sync_notes_the_first_generation(rig: GenerationRig) -> None:
@@ -212,6 +220,25 @@ def test_readers_are_not_sent_to_records_that_somebody_has_changed(rig: Generati
     assert rig.read() == 8
 
 
+@pytest.mark.parametrize("late", [2, 99])
+def test_what_a_service_only_tells_late_is_waited_for_before_readers_are_sent_there(
+    rig: GenerationRig, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    rig.sync()
+    scan, scans = GenerationInMemory.scan, count(1)
+
+    def late_scan(sink: GenerationInMemory, detail: Detail = Detail.MARKS) -> Iterator[StoredRecord]:
+        return iter(()) if next(scans) <= late else scan(sink, detail)
+
+    monkeypatch.setattr(GenerationInMemory, "scan", late_scan)
+    monkeypatch.setattr(GenerationInMemory, "count", lambda _: None)
+    rig.dimension = 12
+    with open_sync(rig.settings) as opened:
+        report = sync_generations(opened, Options(accept_reembed=True), retry=Retry(sleep=lambda _: None))
+    assert report.exit_code == (ExitCode.IN_STEP if late == 2 else ExitCode.DRIFT)
+    assert rig.states() == ({1: "retained", 2: "live"} if late == 2 else {1: "live", 2: "building"})
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_a_switch_whose_answer_is_lost_is_finished_by_the_next_run(rig: GenerationRig, *, after: bool) -> None:
     rig.sync()
@@ -295,6 +322,9 @@ def test_an_old_embedder_that_cannot_be_had_leaves_its_generation_as_it_is(rig: 
     assert roll_back(rig.settings).notes, "it is told that this one is behind"
     with pytest.raises(ConfigError, match="not installed"):
         rig.read()
+    report = rig.sync()
+    assert report.exit_code == ExitCode.BEHIND, "readers get what receives no changes"
+    assert any("generation 1 (live) receives no changes" in line for line in report.problems)
 
 
 def test_a_key_goes_only_to_the_service_that_it_is_for(rig: GenerationRig) -> None:
@@ -391,6 +421,20 @@ def test_a_state_of_an_older_version_has_its_first_generation_noted(rig: Generat
     assert any("generation 1 (live) receives no changes" in line for line in report.problems)
     assert rig.states() == {1: "retained", 2: "live"}
     assert rig.read() == 12
+
+
+def test_a_state_that_was_made_again_knows_the_generation_that_readers_get(rig: GenerationRig) -> None:
+    rig.sync()
+    rig.dimension = 12
+    rig.sync(accept=True)
+    drop(rig.settings, 1)
+    forget_the_book(rig)  # as after `state rebuild`: there are ledgers, and no generations
+    assert [(it.number, it.state) for it in generations(rig.settings)] == [(2, "live")]
+    rig.dimension = 16
+    with pytest.raises(SafetyError, match="generation 3 would be built beside 2"):
+        rig.sync()
+    assert rig.sync(accept=True).exit_code == 0
+    assert rig.states() == {2: "retained", 3: "live"}
 
 
 def forget_the_book(rig: GenerationRig) -> None:

@@ -56,7 +56,7 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_a_mutant_of_the_jobs_is_caught(mutant: Mutant, folder: Path) -> None:
     for part in ("connector", "sinks", "tests"):

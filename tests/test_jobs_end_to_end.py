@@ -81,7 +81,9 @@ def named(faults: Mapping[Call, Mapping[str, Make]]) -> list[Any]:
 
 
 @pytest.mark.parametrize("call, make", named(OPTIONS))
-@pytest.mark.parametrize("position", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize(
+    "position", [pytest.param(0, id="first"), pytest.param(1, id="second", marks=pytest.mark.exhaustive)]
+)
 def test_whatever_goes_wrong_once_everything_is_embedded_once(
     stage: Stage, call: Call, make: Make, position: int
 ) -> None:
