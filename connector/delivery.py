@@ -194,7 +194,10 @@ class Delivery:
     def _delete_call(self, call: Sequence[RecordId]) -> None:
         with self._lock:
             self.delete_calls += 1
-        self._try(f"delete {len(call)} records from {self.sink.name}", partial(self.sink.delete, call))
+        try:
+            self._try(f"delete {len(call)} records from {self.sink.name}", partial(self.sink.delete, call))
+        except RejectedError as error:  # of no record: it is the sink that does not delete
+            self._stop(str(error), error)
         with self._lock:
             self.deleted += len(call)
 

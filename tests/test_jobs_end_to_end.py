@@ -663,7 +663,10 @@ def test_a_dimension_that_does_not_fit_the_index_is_one_line_before_anything_is_
     jobs = len(service.store.jobs())
     mine.configure(model="hash-wide", dimension=16, jobs_from=1)
     mine.write(THREE | {"d": "delta"})
-    assert_one_line(mine, "dimension")
+    assert_one_line(mine, "generation 2 would be built", ExitCode.SAFETY)  # a change of model is asked about
+    for file in mine.folder.glob("state/checkpoint.db*"):
+        file.unlink()  # without a memory of the first model, it is a wrong setting
+    assert_one_line(mine, "holds vectors of 8 dimensions, the embedder makes 16")
     assert len(service.store.jobs()) == jobs
     assert list(service.store.datasets()) == []
     assert_no_key_in(mine)

@@ -526,3 +526,16 @@ def ledger(rig: Rig, sink: str) -> object:
     with closing(Checkpoints.open(rig.folder, read_only=True)) as checkpoints:
         status = next(status for status in checkpoints.ledger_status() if status.sink == sink)
         return status, checkpoints.recipe(sink), checkpoints.incarnation(sink)
+
+
+def test_a_sink_that_refuses_to_delete_is_stopped_and_the_others_go_on(rig: Rig) -> None:
+    rig.sinks = [FlakySink("picky"), FlakySink("well")]
+    rig.sync(many(3))
+
+    def refuse(ids: object) -> None:
+        raise RejectedError("400: no deletions here")
+
+    rig.sinks[0].before_delete = refuse
+    report = rig.sync(many(2))
+    assert (report.exit_code, report.sinks["picky"].stopped) == (ExitCode.BEHIND, "400: no deletions here")
+    assert rig.held(1) == rig.expected()

@@ -457,7 +457,8 @@ class Histories(RuleBasedStateMachine):
     def fail(self, data: st.DataObject) -> None:
         service = self.history.service
         service.mend()
-        service.faults[data.draw(st.sampled_from(sorted(service.faults)))](service)
+        # A 413 of a call of one record is no fault, but that record's rejection, in other words than WORDS.
+        service.faults[data.draw(st.sampled_from(sorted(service.faults.keys() - {"413"})))](service)
 
     @rule()
     def go_down(self) -> None:

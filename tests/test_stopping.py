@@ -59,9 +59,10 @@ def test_a_call_that_waits_to_be_made_again_is_not_made_when_the_run_is_stopped(
 
 def test_a_lane_is_closed_only_when_its_work_has_ended_though_ctrl_c_is_pressed_again() -> None:
     lane = Lane("main", threaded=True)
-    released, done = threading.Event(), threading.Event()
+    begun, released, done = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
+        begun.set()
         released.wait(LONG_SECONDS)
         done.set()
 
@@ -83,8 +84,7 @@ def test_a_lane_is_closed_only_when_its_work_has_ended_though_ctrl_c_is_pressed_
     assert lane._thread is not None
     lane._thread = Impatient(lane._thread)  # type: ignore[assignment]
     lane.put(work)
-    with lane._changed:
-        lane._changed.wait_for(lambda: lane._is_busy)
+    assert begun.wait(LONG_SECONDS)
     with pytest.raises(KeyboardInterrupt):
         lane.close()
     assert done.is_set()
