@@ -10,24 +10,23 @@ A kill in between leaves "switching". What a sink says of itself then counts: th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from .errors import SinkError, TransientError
 from .events import Emit, ignore
 from .generations import Generation, State, live_of
 from .ledger_walk import expected
 from .model import StoredRecord
+from .parcels import chunks
 from .retry import Retry
 
 if TYPE_CHECKING:
     from .generation_parts import OpenSync
     from .ports import Sink
 
-T = TypeVar("T")
 RECORDS_PER_LOOK: Final = 1000
 
 
@@ -129,7 +128,7 @@ class _PerhapsLateError(TransientError):
 def verify_sink(opened: OpenSync, sink: Sink, ledger: str) -> str | None:
     """Read the mark of every record, in constant memory; each comes once [S13], so what is missing can be counted."""
     right = wrong = 0
-    for page in _pages(record for record in sink.scan() if isinstance(record, StoredRecord)):
+    for page in chunks((record for record in sink.scan() if isinstance(record, StoredRecord)), RECORDS_PER_LOOK):
         entries = opened.checkpoints.entries(ledger, [record.document_id for record in page])
         for record in page:
             entry = entries.get(record.document_id)
@@ -139,9 +138,3 @@ def verify_sink(opened: OpenSync, sink: Sink, ledger: str) -> str | None:
     if missing or wrong:
         return f"{missing:,} of its records are missing or another version, {wrong:,} should not be there as they are"
     return None
-
-
-def _pages(records: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(records)
-    while page := list(islice(rest, RECORDS_PER_LOOK)):
-        yield page

@@ -83,20 +83,11 @@ class CohereJobEmbedder(CohereEmbedder):
         return self._client.create_dataset(texts, name=name, file_name=TEXTS_FILE, keep_fields=[HASH_FIELD])
 
     def datasets(self, name_prefix: str) -> list[RemoteDataset]:
-        """List those of some names, page by page until one has nothing new.
-
-        The service may make its pages shorter than was asked for, or know no pages at all.
-        """
-        found: dict[str, Dataset] = {}
-        seen = 0
-        while True:
-            page = self._client.datasets(limit=DATASETS_PER_PAGE, offset=seen)
-            new = {dataset.id: dataset for dataset in page if dataset.id not in found}
-            if not new:
-                break
-            found |= new
-            seen += len(page)
-        return [self._remote_dataset(dataset) for dataset in found.values() if dataset.name.startswith(name_prefix)]
+        return [
+            self._remote_dataset(dataset)
+            for dataset in self._client.all_datasets(page=DATASETS_PER_PAGE)
+            if dataset.name.startswith(name_prefix)
+        ]
 
     def dataset(self, id: str) -> RemoteDataset | None:
         with suppress(NotFoundError):
