@@ -16,7 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from .errors import LeaseError, RejectedError, SinkError, TransientError
+from .errors import RejectedError, SinkError, TransientError
 from .events import DocumentAltered, DocumentRejected, DocumentsCommitted, DocumentsDeleted, Emit, SinkStopped
 from .lanes import make_together
 from .model import UNKNOWN, DocumentId, EmbeddedRecord, Entry, RecordId, record_id
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_REJECTS_IN_A_ROW = 20  # then it is the sink, not the records
-STOPS = (TransientError, SinkError, LeaseError)  # a lease: an embedded index that another process has open
+STOPS = (TransientError, SinkError)
 
 
 class _StoppedError(Exception):

@@ -5,6 +5,7 @@
     ConfigError          the operator, before anything is done or paid for            2
     SafetyError          the operator, by confirming: the plan looks like an accident 4
     TransientError       nobody: the same call again, after the wait it names         3, if it outlives the retries
+    BusyError            the same, where somebody else has what only one may have     75, if it outlives the retries
     UnknownOutcomeError  nobody: look whether it was done, before doing it again      3, if it stays unknown
     RejectedError        the document's owner; the rest goes on                       1
     SinkError            the operator, for one sink; the other sinks go on            3
@@ -62,6 +63,12 @@ class TransientError(ConnectorError):
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class BusyError(TransientError):
+    """Somebody else has open what only one may have open at a time, as a search has an embedded index for a moment."""
+
+    exit_code = ExitCode.BUSY
 
 
 class UnknownOutcomeError(ConnectorError):

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from .checkpoint import Checkpoints
 from .config import Settings, canonical
-from .errors import ConfigError, LeaseError, SinkError, TransientError
+from .errors import BusyError, ConfigError, SinkError, TransientError
 from .generation_book import GenerationBook
 from .generations import (
     FIRST,
@@ -256,7 +256,7 @@ class OpenSync:
     def _is_free(self, name: str, number: int, dimension: int) -> bool:
         try:
             return self.sink(name, number).check(dimension) is None
-        except (ConfigError, LeaseError):
+        except (ConfigError, BusyError):
             return False
         except (TransientError, SinkError):
             return True  # as far as is known now

@@ -179,7 +179,7 @@ class _Run:
         """Raise ConfigError if a sink could not hold what is asked for, or not make it live; then it is not begun."""
         with self.opened.parts(self.target) as parts:
             for sink in parts.sinks:
-                with suppress(TransientError, SinkError, LeaseError):  # the engine's to cope with
+                with suppress(TransientError, SinkError):  # the engine's to cope with
                     sink.check(parts.embedder.dimension)
 
     def _note_settings(self) -> None:

@@ -30,8 +30,11 @@ from .model import DocumentId, DocumentRef, Hit, InputType, JsonValue, ListingCo
 from .parts import Parts
 from .plan import Kind, Wanted, compare, want, want_nothing
 from .ports import BilledEmbedder, Embedder, GenerationSink, JobEmbedder, Source
+from .retry import Retry
 from .vectors import SqliteVectors
 
+PATIENCE = Retry(attempts=4, first_wait_seconds=0.25, longest_named_wait_seconds=5.0)
+"""Of somebody who waits for an answer: about a second."""
 OUT_OF_DATE = {
     Kind.ADDED: "its text was never delivered",
     Kind.CHANGED: "its text has changed since the last sync",
@@ -210,7 +213,13 @@ def _names(checkpoints: Checkpoints, ledgers: Collection[str]) -> dict[str, str]
 
 
 def search(
-    settings: Settings, text: str, *, limit: int = 5, sink: str | None = None, where: Sequence[Condition] = ()
+    settings: Settings,
+    text: str,
+    *,
+    limit: int = 5,
+    sink: str | None = None,
+    where: Sequence[Condition] = (),
+    retry: Retry = PATIENCE,
 ) -> list[Hit]:
     """Find the passages nearest to a text whose metadata holds all conditions; in the first sink, if none is named."""
     with open_search(settings, sink) as (embedder, opened):
@@ -219,8 +228,9 @@ def search(
             raise ConfigError(
                 f"the text has {tokens} tokens, the embedder takes {embedder.limits.tokens_per_text}; shorten it"
             )
-        opened.check(embedder.dimension)
-        return opened.search(embedder.embed([text], InputType.SEARCH_QUERY)[0], limit, where)
+        retry(f"check {opened.name}", lambda: opened.check(embedder.dimension))
+        (vector,) = embedder.embed([text], InputType.SEARCH_QUERY)
+        return retry(f"search {opened.name}", lambda: opened.search(vector, limit, where))
 
 
 def hit_json(hit: Hit) -> dict[str, JsonValue]:

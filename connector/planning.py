@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from .ahead import Missing, foresee, texts_to_write
-from .errors import LeaseError, SinkError, TransientError
+from .errors import SinkError, TransientError
 from .events import Emit, SinkStopped, ignore
 from .parts import Options, Parts
 from .report import MAX_ALTERATIONS, Alteration, PlannedDocument, PlanReport, SinkPlan
@@ -124,7 +124,7 @@ def _check_sinks(parts: Parts, retry: Retry, emit: Emit) -> tuple[dict[str, str 
     for sink in parts.sinks:
         try:
             held[sink.name] = retry(f"check {sink.name}", lambda s=sink: s.check(parts.embedder.dimension), emit)  # type: ignore[misc]
-        except (TransientError, SinkError, LeaseError) as error:
+        except (TransientError, SinkError) as error:
             stopped[sink.name] = str(error) or type(error).__name__
             emit(SinkStopped(sink.name, stopped[sink.name]))
     return held, stopped

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import msgspec
 
-from connector.errors import ConfigError, LeaseError, SinkError
+from connector.errors import BusyError, ConfigError, SinkError
 
 MARKER: Final = "vector-sync.json"
 SHARD: Final = "shard"
@@ -86,13 +86,13 @@ def create(folder: Path, marker: Marker, make_shard: Callable[[Path], None]) -> 
             unfinished.rename(folder)
         except OSError as error:
             if folder.exists():
-                raise LeaseError(f"another process has just made the index {folder}; try again") from error
+                raise BusyError(f"another process has just made the index {folder}; try again") from error
             raise
         sync(folder.parent)
 
 
 def remove(folder: Path) -> None:
-    """Remove a collection that nobody has open; LeaseError if somebody has. It is gone when it is renamed."""
+    """Remove a collection that nobody has open; BusyError if somebody has. It is gone when it is renamed."""
     lock = claim(folder)
     try:
         doomed = folder.with_name(f"{folder.name}.dropping-{uuid4().hex}")
@@ -153,7 +153,7 @@ def check_writable(folder: Path) -> None:
 
 
 def claim(folder: Path) -> int:
-    """Take a collection for this process, until the descriptor is closed; LeaseError if another has it."""
+    """Take a collection for this process, until the descriptor is closed; BusyError if another has it."""
     with ExitStack() as failing:
         try:
             lock = _lock(folder)
@@ -161,7 +161,7 @@ def claim(folder: Path) -> int:
             with suppress(FileNotFoundError), locked(folder / SHARD / "wal"):
                 pass  # the engine's own lock is free, too: no other program has the shard open
         except BlockingIOError:
-            raise LeaseError(f"the index {folder} is open in another process; try again later") from None
+            raise BusyError(f"the index {folder} is open in another process; try again later") from None
         failing.pop_all()
     return lock
 

@@ -64,7 +64,7 @@ class OpenCollection:
 
     @classmethod
     def open(cls, folder: Path, marker: Marker, engine: type[Shard], room: Room, tainted: list[UUID]) -> OpenCollection:
-        """Lock a collection and open it; LeaseError if another process has it."""
+        """Lock a collection and open it; BusyError if another process has it."""
         room.check(folder)  # replaying the log writes, too
         with disk_errors(f"the index {folder} cannot be opened"), ExitStack() as failing:
             lock = claim(folder)

@@ -2,7 +2,7 @@
 
 The engine says `Exception("text")` whatever happened, and panics over some damaged files. So an
 error is sorted by the call that it came out of: while opening it is the directory's (ConfigError, or
-LeaseError if another process has it), later it is the sink's (SinkError). Exceptions of any
+BusyError if another process has it), later it is the sink's (SinkError). Exceptions of any
 other type are bugs and pass through.
 """
 
@@ -18,7 +18,7 @@ from uuid import UUID
 import numpy as np
 import qdrant_edge as engine
 
-from connector.errors import ConfigError, LeaseError, SinkError
+from connector.errors import BusyError, ConfigError, SinkError
 from connector.model import Detail
 
 from .qdrant_payload import MARKS, SOURCE, Payload, PointId
@@ -69,7 +69,7 @@ class Shard:
             if type(error) is not Exception and type(error).__name__ != "PanicException":
                 raise
             if "WouldBlock" in str(error):
-                raise LeaseError(f"the index {path.parent} is open in another process; try again later") from error
+                raise BusyError(f"the index {path.parent} is open in another process; try again later") from error
             raise ConfigError(
                 f"the index {path.parent} cannot be opened by qdrant-edge-py {cls.engine_version}: {_one_line(error)}; "
                 "restore the folder from a backup, or remove it to have it filled anew"

@@ -15,12 +15,13 @@ import pytest
 from cli_rig import CONFIG, Project, make_project
 from click.testing import CliRunner
 
-from connector import terminal
+from connector import inspection, terminal
 from connector.checkpoint import Checkpoints
 from connector.cli import main
 from connector.config import Settings
 from connector.events import CallRetried, DocumentsCommitted, Event, RowsListed, RunStarted, TextsEmbedded
 from connector.plugins import BuildContext
+from connector.retry import Retry
 from connector.testing.fakes import HashEmbedder
 
 CANARY = "canary-5f0c1e"
@@ -348,6 +349,15 @@ def test_a_search_while_the_index_is_open_elsewhere_is_exit_code_75(project: Pro
     with closing(settings.sinks["main"].build(context)) as sink:
         sink.prepare(project.embedder.dimension)
         assert "open in another process" in str(project.answer("search", "owls", exit_code=75)["error"])
+
+
+def test_a_search_waits_for_whoever_has_the_index_open_for_a_moment(project: Project) -> None:
+    settings = Settings.load(project.synced().folder / "vector-sync.toml")
+    context = BuildContext(project.folder, project.folder / "state", name="main")
+    with closing(settings.sinks["main"].build(context)) as sink:
+        sink.prepare(project.embedder.dimension)
+        moment = Retry(attempts=2, sleep=lambda _seconds: sink.close())
+        assert inspection.search(settings, "owls", retry=moment)
 
 
 def test_no_rejected_documents_is_told(project: Project) -> None:

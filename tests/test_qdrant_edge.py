@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import qdrant_edge
 
-from connector.errors import ConfigError, LeaseError, RejectedError, SinkError
+from connector.errors import BusyError, ConfigError, RejectedError, SinkError
 from connector.model import (
     Detail,
     DocumentId,
@@ -646,7 +646,7 @@ print("closed", flush=True)
             lambda: build().prepare(DIMENSION),
             lambda: list(build().scan()),
         ):
-            with pytest.raises(LeaseError, match="is open in another process"):
+            with pytest.raises(BusyError, match="is open in another process"):
                 attempt()
         process.stdin.write("\n")
         process.stdin.flush()
@@ -660,7 +660,7 @@ def test_an_index_that_some_other_program_has_open_is_left_to_it_unharmed(build:
     sink.close()
     other = qdrant_edge.EdgeShard.load(str(folder / "shard"))
     for attempt in (build().check, build().prepare):
-        with pytest.raises(LeaseError):
+        with pytest.raises(BusyError):
             attempt(DIMENSION)
     other.update(qdrant_edge.UpdateOperation.upsert_points([qdrant_edge.Point(1, [1.0, 0, 0, 0], {"a": 1})]))
     other.flush()
@@ -675,7 +675,7 @@ def test_an_index_that_is_just_being_opened_is_left_to_whoever_was_first(build: 
     class Overtaken(Shard):
         @classmethod
         def load(cls, path: Path) -> Shard:
-            with pytest.raises(LeaseError) as caught:
+            with pytest.raises(BusyError) as caught:
                 build().prepare(DIMENSION)
             refused.append(caught.value)
             return super().load(path)
@@ -828,7 +828,7 @@ def test_a_creation_that_is_still_going_on_is_not_removed(build: Build, folder: 
             return made
 
     winner = build()
-    with pytest.raises(LeaseError, match="another process has just made the index"):
+    with pytest.raises(BusyError, match="another process has just made the index"):
         build(engine=Racing).prepare(DIMENSION)
     winner.upsert([record()])
     winner.close()

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from edge_rig import decoded, points_in
 
-from connector.errors import ConfigError, LeaseError, SinkError
+from connector.errors import BusyError, ConfigError, SinkError
 from connector.model import EmbeddedRecord, RecordId
 from connector.plugins import BuildContext
 from connector.ports import GenerationSink
@@ -185,7 +185,7 @@ def test_a_generation_that_somebody_has_open_is_not_dropped(harness: Harness, fo
     reader = prepared(harness, 2)
     reader.upsert([record()])
     another = Harness(folder).build(2)
-    with pytest.raises(LeaseError, match="is open in another process"):
+    with pytest.raises(BusyError, match="is open in another process"):
         another.drop()
     assert [hit.id for hit in reader.search(VECTORS[0], 1)] == [record().id]
     reader.close()

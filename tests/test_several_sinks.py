@@ -12,7 +12,7 @@ from rig import FlakySink, Rig
 from connector import survey
 from connector.checkpoint import Checkpoints
 from connector.engine import Options
-from connector.errors import ConfigError, ExitCode, LeaseError, RejectedError, SinkError, TransientError
+from connector.errors import BusyError, ConfigError, ExitCode, RejectedError, SinkError, TransientError
 from connector.events import RowsListed, SinkFellBehind, SinkStopped
 from connector.lanes import MAX_LOAD, Lanes
 from connector.model import EmbeddedRecord
@@ -61,7 +61,7 @@ def two(rig: Rig, **fails: Exception) -> tuple[DownSink, DownSink]:
 # --- down from the start --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [TransientError("no answer"), SinkError("key revoked"), LeaseError("open elsewhere")])
+@pytest.mark.parametrize("error", [TransientError("no answer"), SinkError("key revoked"), BusyError("open elsewhere")])
 @pytest.mark.parametrize("call", ["check_fails", "prepare_fails"])
 def test_a_sink_that_is_down_at_the_start_holds_nobody_up_and_catches_up_for_nothing(
     rig: Rig, error: Exception, call: str
@@ -88,6 +88,16 @@ def test_a_check_that_fails_for_a_moment_is_made_again(rig: Rig) -> None:
     rig.while_asleep = lambda _seconds: down.recovers()
     assert rig.sync(many(3)).exit_code is ExitCode.IN_STEP
     assert rig.waits_seconds == [7]
+    assert rig.in_step()
+
+
+def test_an_index_that_a_search_has_open_for_a_moment_is_waited_for(rig: Rig) -> None:
+    down, _ = two(rig)
+    rig.sync(many(5))
+    down.prepare_fails = BusyError("the index is open in another process")
+    rig.while_asleep = lambda _seconds: down.recovers()
+    assert rig.sync(many(8)).exit_code is ExitCode.IN_STEP
+    assert len(rig.waits_seconds) == 1
     assert rig.in_step()
 
 
@@ -153,7 +163,7 @@ def test_a_plan_of_nothing_but_sinks_that_are_down_reads_nothing(rig: Rig) -> No
 def test_an_index_that_is_open_elsewhere_at_its_first_write_stops_its_sink_only(rig: Rig) -> None:
     down, _ = two(rig)
     rig.sync(many(5))
-    down.prepare_fails = LeaseError("the index is open in another process")
+    down.prepare_fails = BusyError("the index is open in another process")
     report = rig.sync(many(8))
     assert (report.exit_code, report.sinks["down"].behind) == (ExitCode.BEHIND, 3)
     assert rig.held(1) == rig.expected()

@@ -71,7 +71,7 @@ MUTANTS = [
     Mutant("a skipped document counts as done", "engine.py", "            delivery.behind += len(survey.skipped)\n", ""),
     Mutant("check comes after paying", "engine.py", "            delivery.check()\n", "            pass\n"),
     Mutant("another embedder is not asked about", "engine.py", "if not self.options.accept_reembed and (objection", "if False and (objection"),
-    Mutant("a sink that is down ends the run", "delivery.py", "STOPS = (TransientError, SinkError, LeaseError)", "STOPS = (SinkError,)", SEVERAL),
+    Mutant("a sink that is down ends the run", "delivery.py", "STOPS = (TransientError, SinkError)", "STOPS = (SinkError,)", SEVERAL),
     Mutant("a stopped sink's ledger is touched", "delivery.py", "        if self.stopped or self._incarnation is None:\n            return 0\n", "", SEVERAL),
     Mutant("calls wait on when the sink has stopped", "delivery.py", "        if self._is_given_up:", "        if False:", SEVERAL),
     Mutant("alterations are silent", "delivery.py", "            elif change.alterations:", "            elif False:", FIT),
