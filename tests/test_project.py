@@ -25,7 +25,8 @@ ROOT = Path(connector.__file__).parent.parent
 
 LAYERS = (
     {"decimals", "errors", "filters", "model"},
-    {"drift", "events", "fingerprints", "generations", "money", "pace", "plan", "ports", "report", "retry"},
+    {"crontab", "drift", "durations", "events", "fingerprints", "generations", "money", "pace", "plan", "ports"}
+    | {"report", "retry"},
     {"ledger_walk", "scratch"}
     | {
         "checkpoint",
