@@ -76,9 +76,9 @@ def number_of(text: str) -> int:
 
 def serve(folder: Path) -> None:
     """Be the service; its log says where it listens."""
-    from connector.config import EmbedJobsSettings
     from connector.embedjobs import server
     from connector.embedjobs.models import Catalogue
+    from connector.sections import EmbedJobsSettings
 
     settings = EmbedJobsSettings(port=0, path=folder / "service")
     server.serve(settings, catalogue=Catalogue([HashModel(made_vectors())], {}))

@@ -68,7 +68,7 @@ def embed_jobs(
         if host or port or folder or api_key_file or public_url or aliases:
             raise click.UsageError(f"options of `{ctx.invoked_subcommand}` stand behind it, and it takes others")
         return
-    from .config import EmbedJobsSettings, read_secret
+    from .config import load_embed_jobs, read_secret
 
     given = {
         "host": host,
@@ -78,7 +78,7 @@ def embed_jobs(
         "public_url": public_url,
         "aliases": dict(map(_alias, aliases)) or None,
     }
-    settings = EmbedJobsSettings.load(ctx.obj, {name: value for name, value in given.items() if value is not None})
+    settings = load_embed_jobs(ctx.obj, {name: value for name, value in given.items() if value is not None})
     try:
         from .embedjobs.server import serve
     except ImportError as error:

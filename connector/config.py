@@ -26,7 +26,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -37,6 +37,7 @@ from pydantic_settings import (
 
 from .errors import ConfigError
 from .plugins import EmbedderSettings, PluginSettings, Role, SinkSettings, SourceSettings, find
+from .sections import EmbedJobsSettings, StateSettings, SyncSettings
 
 PREFIX: Final = "VECTOR_SYNC_"
 DELIMITER: Final = "__"
@@ -53,70 +54,6 @@ Key: TypeAlias = tuple[str, ...]
 """Where a setting stands: ("sinks", "main", "path")."""
 
 M = TypeVar("M", bound=BaseModel)
-
-
-class StateSettings(BaseModel):
-    """Where the checkpoint and the vectors are, and how many vectors are kept."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    path: Path = Field(default=Path("state"), description="folder of the checkpoint and the vector store")
-    keep: Literal["all", "undelivered"] = Field(
-        default="all",
-        description="which vectors stay after a run: all of them, or only those that a sink has yet to get",
-    )
-    max_bytes: int | None = Field(default=None, ge=0, description="size cap of the vector store; none by default")
-
-
-class SyncSettings(BaseModel):
-    """Whose records these are, and how many documents a run may delete unasked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    name: str = Field(default="default", min_length=1, description="marks this sync's records in a shared collection")
-    max_delete_fraction: float = Field(default=0.1, ge=0, le=1, description="of a sink's documents, per run")
-    min_delete_count: int = Field(default=20, ge=0, description="that many documents may always be deleted")
-    max_tokens: int | None = Field(default=None, ge=0, description="that a run may have embedded; none by default")
-    max_cost: float | None = Field(default=None, ge=0, description="the same, in the price's currency")
-    ask_above_cost: float | None = Field(default=1.0, ge=0, description="a first run that costs more asks")
-    switch: Literal["auto", "manual"] = Field(
-        default="auto",
-        description="when readers get a new generation: as soon as it is in step and verified, or when they are sent",
-    )
-
-
-class EmbedJobsSettings(BaseModel):
-    """The self-hosted Embed Jobs service. A sync does not read this section, and the service reads no other."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    host: str = Field(default="127.0.0.1", description="where it listens; anything but this machine needs a key")
-    port: int = Field(default=8080, ge=0, le=65535, description="0 takes a free one, and says which")
-    path: Path = Field(default=Path("embed-jobs"), description="folder of its datasets, jobs and results")
-    api_key: SecretStr | None = Field(default=None, description="what clients must send; none by default")
-    public_url: str | None = Field(
-        default=None,
-        description="how clients reach it, for links to results; by default, what they called it by",
-    )
-    aliases: Mapping[str, str] = Field(
-        default_factory=dict,
-        description="other names that clients may ask for, each with the model that answers; none by default",
-    )
-    threads: int = Field(default=0, ge=0, description="CPU threads for one forward; 0 takes all cores it may run on")
-    retention_days: int = Field(default=30, ge=1, description="datasets and results older than that are deleted")
-    max_dataset_bytes: int = Field(default=1_500_000_000, ge=1, description="of one upload")
-    max_storage_bytes: int = Field(default=10_000_000_000, ge=1, description="of all datasets and results")
-    max_open_jobs: int = Field(default=100, ge=1, description="more are answered with 429, and welcome later")
-    max_queued_datasets: int = Field(default=100, ge=1, description="the same, for uploads that wait for validation")
-
-    @classmethod
-    def load(cls, path: Path, given: Table) -> EmbedJobsSettings:
-        """Read a file's [embed_jobs], if there is such a file, the environment over it, and `given` over both.
-
-        Paths in the file and the environment start at the file's folder, those in `given` where the process is.
-        """
-        reader = _Reader(base_path=path.absolute().parent, file=str(path), variables=_variables())
-        return reader.read_embed_jobs(_read_toml(path) if path.exists() else {}, given)
 
 
 class CohereAccess(BaseModel):
@@ -194,6 +131,15 @@ class Settings(BaseSettings):
     def state_path(self) -> Path:
         """The folder of the checkpoint and the vector store."""
         return (self.base_path / self.state.path.expanduser()).absolute()
+
+
+def load_embed_jobs(path: Path, given: Table) -> EmbedJobsSettings:
+    """Read a file's [embed_jobs], if there is such a file, the environment over it, and `given` over both.
+
+    Paths in the file and the environment start at the file's folder, those in `given` where the process is.
+    """
+    reader = _Reader(base_path=path.absolute().parent, file=str(path), variables=_variables())
+    return reader.read_embed_jobs(_read_toml(path) if path.exists() else {}, given)
 
 
 def canonical(section: PluginSettings) -> str:

@@ -40,12 +40,12 @@ from typing import Any
 import httpx
 from embedjobs_fakes import CountingModel
 
-from connector.config import EmbedJobsSettings
 from connector.embedjobs.models import Catalogue, Embedded, ServedModel
 from connector.embedjobs.server import Service, serve
 from connector.embedjobs.store import Store
 from connector.embedjobs.upload import STALL_SECONDS
 from connector.embedjobs.values import InputType, Truncate
+from connector.sections import EmbedJobsSettings
 
 DEADLINE_SECONDS = 30.0
 POLL_SECONDS = 0.01

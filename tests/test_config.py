@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from connector import plugins
-from connector.config import EmbedJobsSettings, Settings, canonical
+from connector.config import Settings, canonical, load_embed_jobs
 from connector.errors import ConfigError
 from connector.plugins import BuildContext, PluginSettings, SinkSettings
 from connector.ports import Sink
@@ -506,12 +506,12 @@ def test_a_sink_that_no_variable_could_name_is_refused(tmp_path: Path, name: str
 def test_the_service_reads_its_own_section_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "vector-sync.toml"
     path.write_text('[source]\nkind = "no such"\n[embed_jobs]\nport = 9\npath = "jobs"\n')
-    settings = EmbedJobsSettings.load(path, {})
+    settings = load_embed_jobs(path, {})
     assert (settings.port, settings.path) == (9, tmp_path / "jobs")
 
 
 def test_the_service_needs_no_settings_file(tmp_path: Path) -> None:
-    assert EmbedJobsSettings.load(tmp_path / "none.toml", {}).path == tmp_path / "embed-jobs"
+    assert load_embed_jobs(tmp_path / "none.toml", {}).path == tmp_path / "embed-jobs"
 
 
 def test_a_sync_does_not_mind_the_section_of_the_service(tmp_path: Path) -> None:
@@ -527,7 +527,7 @@ def test_what_is_given_wins_over_the_environment_and_that_over_the_file(
     path.write_text('[embed_jobs]\nport = 1\nhost = "a"\nthreads = 1\n')
     monkeypatch.setenv("VECTOR_SYNC_EMBED_JOBS__PORT", "2")
     monkeypatch.setenv("VECTOR_SYNC_EMBED_JOBS__HOST", "b")
-    settings = EmbedJobsSettings.load(path, {"port": 3})
+    settings = load_embed_jobs(path, {"port": 3})
     assert (settings.port, settings.host, settings.threads) == (3, "b", 1)
 
 
@@ -536,7 +536,7 @@ def test_the_services_key_comes_from_the_environment_and_is_never_shown(
 ) -> None:
     (tmp_path / "key").write_text(f"{CANARY}\n")
     monkeypatch.setenv("VECTOR_SYNC_EMBED_JOBS__API_KEY_FILE", "key")
-    settings = EmbedJobsSettings.load(tmp_path / "none.toml", {})
+    settings = load_embed_jobs(tmp_path / "none.toml", {})
     assert settings.api_key is not None
     assert settings.api_key.get_secret_value() == CANARY
     assert CANARY not in repr(settings)
@@ -546,7 +546,7 @@ def test_the_services_key_in_the_file_is_refused_and_not_repeated(tmp_path: Path
     path = tmp_path / "vector-sync.toml"
     path.write_text(f'[embed_jobs]\napi_key = "{CANARY}"\n')
     with pytest.raises(ConfigError, match="api_key is a secret and must not stand in the file") as told:
-        EmbedJobsSettings.load(path, {})
+        load_embed_jobs(path, {})
     assert CANARY not in str(told.value)
 
 
@@ -554,5 +554,5 @@ def test_everything_wrong_with_the_services_section_is_told_at_once(tmp_path: Pa
     path = tmp_path / "vector-sync.toml"
     path.write_text("[embed_jobs]\nport = 70000\nprot = 1\n")
     with pytest.raises(ConfigError) as told:
-        EmbedJobsSettings.load(path, {})
+        load_embed_jobs(path, {})
     assert len(str(told.value).splitlines()) == 2

@@ -652,8 +652,8 @@ def test_the_service_says_when_it_is_ready_and_stops_in_order(tmp_path: Path) ->
 def test_settings_of_the_service_come_from_options_environment_and_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from connector.config import EmbedJobsSettings
     from connector.embedjobs import server
+    from connector.sections import EmbedJobsSettings
 
     taken: list[EmbedJobsSettings] = []
     monkeypatch.setattr(server, "serve", lambda settings, **_: taken.append(settings))

@@ -30,11 +30,11 @@ from starlette.testclient import TestClient
 
 from connector.embedjobs.api import Backend, create_app
 from connector.embedjobs.links import Links
-from connector.embedjobs.logs import log_to
 from connector.embedjobs.metrics import Metrics
 from connector.embedjobs.models import Catalogue
 from connector.embedjobs.parts import PartWriter
 from connector.embedjobs.store import Store
+from connector.serving.logs import log_to
 
 KEY: Final = "the-key-of-the-tests"
 MODEL: Final = "embed-english-v3.0"

@@ -16,11 +16,11 @@ import pytest
 from embedjobs_fakes import CountingModel
 from embedjobs_service import AsProcess, as_process, eventually, in_thread, right, settings
 
-from connector.config import EmbedJobsSettings
-from connector.embedjobs.listening import listener_on
 from connector.embedjobs.models import Catalogue
 from connector.embedjobs.server import Service, serve
 from connector.errors import ConfigError, LeaseError
+from connector.sections import EmbedJobsSettings
+from connector.serving.listening import listener_on
 
 CATALOGUE = Catalogue([CountingModel()], {})
 KEY = "the-key-of-the-tests"

@@ -17,8 +17,9 @@ import pytest
 from pydantic import BaseModel
 
 import connector
-from connector.config import EmbedJobsSettings, Settings, StateSettings, SyncSettings
+from connector.config import Settings
 from connector.plugins import Role, find
+from connector.sections import EmbedJobsSettings, StateSettings, SyncSettings
 from connector.starter import StarterKind, starter
 
 ROOT = Path(connector.__file__).parent.parent
@@ -62,6 +63,7 @@ LAYERS = (
         "job_inspection",
         "query_config",
         "retrial",
+        "sections",
         "starter",
         "terminal",
     }
@@ -76,9 +78,10 @@ OFFERED_TO_PLUG_INS = {"decimals", "errors", "filters", "model", "plugins", "por
 
 SUBPACKAGES = {
     "cohere": {"config", "decimals", "errors", "events", "model", "retry"},
-    "embedjobs": {"config", "decimals", "embedders", "errors", "lease", "model", "ports", "sqlite_file"},
+    "embedjobs": {"decimals", "embedders", "errors", "lease", "model", "ports", "sections", "serving", "sqlite_file"},
+    "serving": {"errors"},
 }
-"""The client of Cohere's wire, and the service that speaks it: each with all that it needs of the connector."""
+"""The client of Cohere's wire, the service that speaks it, what services share: each with all that it needs."""
 
 
 # --- imports ----------------------------------------------------------------------------------------

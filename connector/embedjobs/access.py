@@ -14,7 +14,6 @@ everything is open, which `server` allows on this machine alone.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from typing import Any, Final
 
 from pydantic import SecretStr
@@ -22,6 +21,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from connector.errors import ConfigError
+from connector.serving.listening import is_this_machine
 
 from .api_models import TOKENIZERS
 from .failures import answer, request_id_of
@@ -80,13 +80,3 @@ def check_exposure(host: str, key: SecretStr | None) -> None:
             f"serving {host} needs a key, or anybody could read and delete the datasets; set "
             "VECTOR_SYNC_EMBED_JOBS__API_KEY, or listen on 127.0.0.1"
         )
-
-
-def is_this_machine(host: str) -> bool:
-    """Tell whether an address can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -22,12 +22,12 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 import connector
+from connector.serving.logs import Log
 
 from . import api_datasets, api_embed, api_jobs, api_parts, api_status, failures
 from .access import KeyGate, declare
 from .bodies import BodyLimits
 from .links import Links
-from .logs import Log
 from .metrics import Metrics
 from .models import Catalogue
 from .observation import Observed
@@ -35,7 +35,7 @@ from .store import Store
 from .upload import STALL_SECONDS, Uploads
 
 if TYPE_CHECKING:
-    from connector.config import EmbedJobsSettings
+    from connector.sections import EmbedJobsSettings
 
 PREFIX: Final = "/v1"
 ALIASES: Final = ("", "/v2")

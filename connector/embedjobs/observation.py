@@ -12,9 +12,10 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from connector.serving.logs import Log
+
 from .access import OPEN
 from .failures import METHODS, answer
-from .logs import Log
 from .metrics import Metrics
 
 CLIENT_LEFT: Final = 499  # the hosted service's own for "upload connection was closed"; in the log only

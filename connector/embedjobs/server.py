@@ -28,13 +28,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from connector.errors import ConfigError
+from connector.serving.listening import Server, listener_on, url_of
+from connector.serving.logs import Log, libraries_in, log_to
 
 from .access import check_exposure
 from .api import Backend, create_app
 from .events import BlockEmbedded, BugFound, Event, Postponed
 from .links import Links
-from .listening import Server, listener_on, url_of
-from .logs import Log, libraries_in, log_to
 from .metrics import Metrics
 from .models import Catalogue, local_catalogue
 from .store import Store
@@ -44,7 +44,7 @@ from .workers import Workers
 if TYPE_CHECKING:
     import socket
 
-    from connector.config import EmbedJobsSettings
+    from connector.sections import EmbedJobsSettings
 
 GRACE_SECONDS: Final = 10  # Kubernetes and docker kill after 30 and 10 by default; the workers need some of it
 
