@@ -92,6 +92,23 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class WatchableSource(Source, Protocol):
+    """A source that is made of files, so that whoever watches them knows when it is time to list it again.
+
+    [D7] What changes the listing writes, moves or removes a file that `may_list` is true of, or a folder, at or below
+         one of `watched_paths`. It is no error if more is named than is listed: that costs a run that finds nothing.
+    """
+
+    def watched_paths(self) -> Sequence[Path]:
+        """Name files, and folders with all that is below them, whether they are there or not."""
+        ...
+
+    def may_list(self, path: Path) -> bool:
+        """Tell whether a file there, at or below one of those paths, is one of the source's. It need not be there."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class EmbedLimits:
     """What one call to an embedder may carry."""

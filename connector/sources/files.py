@@ -144,6 +144,17 @@ class FilesSource:
                 if error.errno not in _GONE:
                     yield Rejection(ref.id, ref.version, f"it cannot be read: {error.strerror or error}", passing=True)
 
+    def watched_paths(self) -> Sequence[Path]:
+        return [self._root]
+
+    def may_list(self, path: Path) -> bool:
+        if not path.is_relative_to(self._root):
+            return False
+        name = path.relative_to(self._root)
+        if not self._include.fullmatch(name.as_posix()) or self._exclude.fullmatch(name.as_posix()):
+            return False
+        return not any(self._exclude.fullmatch(f"{folder.as_posix()}/") for folder in name.parents[:-1])
+
     def _walk(self, unlisted: deque[str]) -> Iterator[tuple[_Found, float]]:
         """Come by each file once, in sorted order; tells how far along the walk is.
 

@@ -209,6 +209,17 @@ class TableSource:
                     for ref, row in table.fetch(some):
                         yield self._document(ref, row, table)
 
+    def watched_paths(self) -> Sequence[Path]:
+        """Name the folder in which a pattern begins; or the file, and what it leads to if it is a link."""
+        whole = self._context.resolve(self._settings.path)
+        for number, part in enumerate(whole.parts):
+            if glob.has_magic(part):
+                return [Path(*whole.parts[:number])]
+        return list(dict.fromkeys([whole, Path(os.path.realpath(whole))]))
+
+    def may_list(self, path: Path) -> bool:
+        return path.suffix.lower() in SUFFIXES
+
     def _document(self, ref: DocumentRef, row: Fields | UnusableError, table: Table) -> Document | Rejection:
         settings = self._settings
         try:

@@ -13,7 +13,9 @@ overridden: a test redefined in a subclass is an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +23,7 @@ import pytest
 
 from connector.errors import ConfigError, ConnectorError
 from connector.model import HASH_BYTES, Document, DocumentId, DocumentRef, ListingComplete, Rejection, Unreadable
-from connector.ports import Listing, Source
+from connector.ports import Listing, Source, WatchableSource
 from connector.testing.contract import Contract
 
 NAMES = ("a", "b", "c")
@@ -60,7 +62,7 @@ class SourceHarness(Protocol):
 
 
 class SourceContract(Contract):
-    """The rules D1 to D6 of `connector.ports.Source`."""
+    """The rules D1 to D6 of `connector.ports.Source`, and D7 of `WatchableSource`, if it is one."""
 
     @pytest.fixture
     def harness(self) -> SourceHarness:
@@ -181,6 +183,22 @@ class SourceContract(Contract):
         assert place.reason
         assert len(readable(harness.source())) == len(NAMES)
 
+    def test_D7_what_changes_is_a_file_that_is_watched(self, harness: SourceHarness) -> None:
+        fill(harness)
+        source = harness.source()
+        if not isinstance(source, WatchableSource):
+            pytest.skip("the source is not made of files that can be watched")
+        changes: Sequence[Callable[[], None]] = (
+            partial(harness.put, "a", "another text", "title of a"),
+            partial(harness.put, "d", "text of d", "title of d"),
+            partial(harness.remove, "b"),
+        )
+        for change in changes:
+            before = watched(source)
+            change()
+            after = watched(source)
+            assert any(source.may_list(path) for path in {path for path, _ in before.items() ^ after.items()})
+
     def test_D1_the_columns_of_a_batch_agree(self, harness: SourceHarness) -> None:
         fill(harness)
         fraction = 0.0
@@ -220,3 +238,14 @@ def readable(source: Source) -> Sequence[DocumentRef]:
 def versions(source: Source) -> dict[DocumentId, bytes]:
     """List a source's documents, as what they are known by."""
     return {ref.id: ref.version for ref in readable(source)}
+
+
+def watched(source: WatchableSource) -> dict[Path, tuple[int, int, int]]:
+    """Look at every file that a source wants watched, as closely as a watcher does."""
+    found = {}
+    for root in source.watched_paths():
+        for path in (root, *root.rglob("*")):
+            if path.is_file():
+                status = path.stat()
+                found[path] = (status.st_mtime_ns, status.st_ino, status.st_size)
+    return found
