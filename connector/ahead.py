@@ -124,8 +124,11 @@ class Ahead:
         ceilings: Ceilings,
         spending: Spending,
         emit: Emit,
+        wait: bool = True,
+        plan_jobs: bool = True,
     ) -> None:
-        """`spool` is the folder for the texts that wait for their jobs."""
+        """`spool` is the folder for the texts that wait for their jobs; without `wait`, jobs that run are left open."""
+        self._wait, self._plan_jobs = wait, plan_jobs
         self._embedder, self._vectors, self._jobs, self._embedding = embedder, vectors, jobs, embedding
         self._spool, self._ceilings, self._spending, self._emit = spool, ceilings, spending, emit
         self.outcome = Outcome()
@@ -139,7 +142,7 @@ class Ahead:
             none     none       nothing; no service is asked anything
             any      any        compare with the service, look again if that brought vectors in;
                                 if it is much, try one text and plan jobs for the rest, as far as the
-                                ceiling; wait until none is open
+                                ceiling; wait until none is open, or all run if they are not waited for
 
         Raises:
             SafetyError: a first run would cost more than is spent unasked; nothing was.
@@ -157,12 +160,12 @@ class Ahead:
             self.outcome = self._jobs.resume()
             if not (self.outcome.stored_texts or self.outcome.dropped_texts):
                 self._plan(told, missing)
-                self.outcome += self._jobs.drive()
+                self.outcome += self._jobs.drive(wait=self._wait)
                 return
         with self._look(groups) as missing:
             told = self._foresee(missing)
             self._plan(told, missing)
-        self.outcome += self._jobs.drive()
+        self.outcome += self._jobs.drive(wait=self._wait)
 
     def _look(self, groups: Callable[[], Iterable[Sequence[Update]]]) -> Missing:
         missing = Missing(self._vectors, keep_in=self._spool if self._jobs else None)
@@ -182,7 +185,7 @@ class Ahead:
         return told
 
     def _plan(self, told: Forecast, missing: Missing) -> None:
-        if self._jobs is not None and told.way is Way.JOBS:
+        if self._jobs is not None and self._plan_jobs and told.way is Way.JOBS:
             tried = self._try_one(missing)
             planned = self._jobs.plan(missing.read(self._spending.left_tokens(), without=tried))
             self._spending.add(planned.tokens)

@@ -211,6 +211,7 @@ def plan(ctx: click.Context, verbose: bool, as_json: bool) -> None:
 @click.option("--max-tokens", type=click.IntRange(min=0), metavar="N", help="Stop before more tokens are embedded.")
 @click.option("--max-cost", type=click.FloatRange(min=0), metavar="X", help="Stop before embedding costs more.")
 @click.option("--yes", is_flag=True, help="Confirm what a first run costs, where it would ask.")
+@click.option("--no-wait", is_flag=True, help="Leave embed jobs running; a later run takes in what they have.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every document that is not stored as it is.")
 @json_option
 @click.pass_context
@@ -222,6 +223,7 @@ def sync(
     max_tokens: int | None,
     max_cost: float | None,
     yes: bool,
+    no_wait: bool,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -240,6 +242,7 @@ def sync(
             max_tokens=max_tokens,
             max_cost=max_cost,
             confirm_cost=yes,
+            wait_for_jobs=not no_wait,
             emit=emit,
         )
     if as_json:

@@ -17,6 +17,7 @@ from .money import Ceilings
 from .parts import Options, Parts
 from .ports import Embedder, Sink
 from .report import PlanReport, Report
+from .stopping import Stop
 
 __all__ = ["build_context", "open_parts", "open_search", "open_sync", "plan_sync", "run_options", "sync"]
 
@@ -31,14 +32,19 @@ def sync(
     max_tokens: int | None = None,
     max_cost: float | None = None,
     confirm_cost: bool = False,
+    wait_for_jobs: bool = True,
+    plan_jobs: bool = True,
     emit: Emit | None = None,
+    stop: Stop | None = None,
 ) -> Report:
     """Bring every sink to what the source has now. The report says how it ended, also where something is left undone.
 
     `confirm_deletes` lets up to so many documents be deleted where the guard would ask, and
     `accept_reembed` a changed embedder or splitter embed everything anew. `max_tokens` and `max_cost` are
     ceilings, where lower ones are not in the settings; a first run that costs more than the settings let it
-    asks, unless `confirm_cost`. `emit` is told what happens as it happens, one event at a time, from any thread.
+    asks, unless `confirm_cost`. Without `wait_for_jobs`, embed jobs that run are left to a later run; without
+    `plan_jobs`, none is begun. `emit` is told what happens as it happens, one event at a time, from any thread;
+    `stop` ends the run early, from another thread.
 
     Raises:
         ConfigError: something cannot work as the settings say; nothing was embedded.
@@ -52,9 +58,16 @@ def sync(
         max_cost=_lower(max_cost, settings.sync.max_cost),
         confirmed=confirm_cost,
     )
-    options = replace(options, confirm_deletes=confirm_deletes, accept_reembed=accept_reembed, ceilings=ceilings)
+    options = replace(
+        options,
+        confirm_deletes=confirm_deletes,
+        accept_reembed=accept_reembed,
+        ceilings=ceilings,
+        wait_for_jobs=wait_for_jobs,
+        plan_jobs=plan_jobs,
+    )
     with open_sync(settings) as opened:
-        return sync_generations(opened, options, emit=emit or ignore)
+        return sync_generations(opened, options, emit=emit or ignore, stop=stop)
 
 
 def plan_sync(settings: Settings, *, verbose: bool = False, emit: Emit | None = None) -> PlanReport:

@@ -224,6 +224,8 @@ class Delivery:
         try:
             return self.retry(what, partial(self._unless_given_up, call), self.emit)
         except STOPS as error:
+            if self._is_given_up:
+                raise _StoppedError from error
             self._stop(str(error) or type(error).__name__, error)
 
     def _unless_given_up(self, call: Callable[[], T]) -> T:

@@ -19,6 +19,7 @@ from .money import Spending
 from .pace import Pace
 from .ports import Embedder, VectorStore
 from .retry import Retry
+from .stopping import Stop
 
 if TYPE_CHECKING:
     from .model import Vectors
@@ -43,6 +44,7 @@ class Embedding:
     emit: Emit
     spending: Spending = field(default_factory=lambda: Spending(None))
     pace: Pace | None = None
+    stop: Stop = field(default_factory=Stop)
     texts_embedded: int = field(default=0, init=False)
     texts_reused: int = field(default=0, init=False)
     tokens_embedded: int = field(default=0, init=False)
@@ -53,6 +55,7 @@ class Embedding:
         Raises:
             TransientError: the embedder's failure outlived the retries; what was embedded is kept.
             SafetyError: the next call would pass the ceiling of what may be spent; the same.
+            StoppedError: the run was asked to end; the same.
         """
         found = dict(self.vectors.get(list(texts)))
         reused = len(found)
@@ -98,6 +101,7 @@ class Embedding:
         """Make one call, at the pace that the service allows."""
         if self.pace is not None:
             self.pace.wait(len(sent), tokens)
+        self.stop.demand()
         return self.embedder.embed(sent, InputType.SEARCH_DOCUMENT)
 
     def _demand_sound(self, vectors: Vectors, count: int) -> None:

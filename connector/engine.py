@@ -30,6 +30,7 @@ from .errors import (
     ConfigError,
     ConnectorError,
     SafetyError,
+    StoppedError,
     TransientError,
     UnknownOutcomeError,
 )
@@ -45,6 +46,7 @@ from .planning import plan, survey_of
 from .ports import BilledEmbedder, JobEmbedder
 from .report import Report, SinkReport
 from .retry import Retry
+from .stopping import Stop
 from .summary import drift, objections, reembed_objection, sink_problems, source_problems
 from .survey import Survey, Update
 from .tally import exit_code
@@ -62,8 +64,9 @@ def sync(
     retry: Retry = Retry(),  # noqa: B008  # frozen
     emit: Emit = ignore,
     clock: Callable[[], float] = time.monotonic,
+    stop: Stop | None = None,
 ) -> Report:
-    """Sync once. The report says how it ended, also where something was left undone.
+    """Sync once. The report says how it ended, also where something was left undone, or `stop` was asked.
 
     Raises:
         ConfigError: the source or a sink cannot work as configured; nothing was embedded.
@@ -71,25 +74,29 @@ def sync(
         TransientError: the state folder cannot be written; what is committed stays.
         LeaseError: another process took the state over.
     """
-    run = _Run(parts, options, retry, _one_at_a_time(emit), clock)
-    try:
-        run.prepare()
-        run.embed_ahead()
-        run.walk()
-        return run.end()
-    except (Exception, KeyboardInterrupt) as error:
-        run.note_failure(error)
-        raise
+    run = _Run(parts, options, retry, _one_at_a_time(emit), clock, stop or Stop())
+    with run.stop.heeded(run.ending.set, run.give_up):
+        try:
+            run.prepare()
+            run.embed_ahead()
+            run.walk()
+            return run.end()
+        except (Exception, KeyboardInterrupt) as error:
+            run.note_failure(error)
+            raise
 
 
 class _Run:
     """One sync: its parts, and what it has done so far."""
 
-    def __init__(self, parts: Parts, options: Options, retry: Retry, emit: Emit, clock: Callable[[], float]) -> None:
-        self.parts, self.options, self.emit, self.clock = parts, options, emit, clock
+    def __init__(  # noqa: PLR0917 - called once, by `sync`, with what it was called with
+        self, parts: Parts, options: Options, retry: Retry, emit: Emit, clock: Callable[[], float], stop: Stop
+    ) -> None:
+        self.parts, self.options, self.emit, self.clock, self.stop = parts, options, emit, clock, stop
         self.started = clock()
         self.ending = threading.Event()  # early: nobody waits any more
         self.retry = retry = retry.until(self.ending)
+        self.jobs: Jobs | None = None
         self.ahead: Ahead | None = None
         self.objection: str | None = None  # why the run stops to ask before it embeds more
         self.spending = Spending(options.ceilings.tokens(price_of(parts.embedder)))
@@ -100,6 +107,7 @@ class _Run:
             emit,
             self.spending,
             Pace(parts.embedder.limits, clock=clock, sleep=retry.sleep),
+            stop,
         )
         self.deliveries = {
             sink.name: Delivery(sink, parts.embedder.dimension, parts.checkpoints, retry, emit, threads=options.threads)
@@ -129,7 +137,7 @@ class _Run:
             if not delivery.stopped and checkpoints.recipe(name) != recipe:
                 checkpoints.set_recipe(name, recipe)
         self.run_id = checkpoints.start_run(time.time())
-        self.survey = survey_of(parts, self.emit, left_out=self.stopped)
+        self.survey = survey_of(parts, self.emit, left_out=self.stopped, stop=self.stop)
         self.emit(RunStarted(self.run_id, {name: len(s.known) for name, s in self.survey.sightings.items()}))
 
     def embed_ahead(self) -> None:
@@ -137,7 +145,7 @@ class _Run:
         parts = self.parts
         if len(self.stopped) == len(parts.sinks):
             return
-        jobs = self._jobs()
+        self.jobs = jobs = self._jobs()
         if jobs is None and not isinstance(parts.embedder, BilledEmbedder):
             return
         self.ahead = Ahead(
@@ -149,17 +157,20 @@ class _Run:
             ceilings=self.options.ceilings,
             spending=self.spending,
             emit=self.emit,
+            wait=self.options.wait_for_jobs,
+            plan_jobs=self.options.plan_jobs,
         )
         is_first = not any(parts.checkpoints.count(name) for name in self.deliveries)
         try:
             self.ahead.embed(self._groups, first_run=is_first)
+            self.stop.demand()
         except SafetyError as error:
             self.objection = str(error)
-        except (TransientError, UnknownOutcomeError) as error:
+        except (TransientError, UnknownOutcomeError, StoppedError) as error:
             self.survey.break_off(error)
 
     def _groups(self) -> Iterable[Sequence[Update]]:
-        return survey_of(self.parts, ignore, left_out=self.stopped).groups()
+        return survey_of(self.parts, ignore, left_out=self.stopped, stop=self.stop).groups()
 
     def _jobs(self) -> Jobs | None:
         embedder, checkpoints = self.parts.embedder, self.parts.checkpoints
@@ -179,13 +190,14 @@ class _Run:
             emit=self.emit,
             monotonic=self.clock,
             sleep=self.retry.sleep,
+            stop=lambda: self.stop.is_asked,
         )
 
     def walk(self) -> None:
         """Walk the source for all sinks, and again for those that could not keep up, each time for fewer of them."""
         threaded = {sink.name: self.options.threads and not sink.limits.in_process for sink in self.parts.sinks}
-        with Lanes(threaded, give_up=self._give_up, patience_seconds=self.options.patience_seconds) as lanes:
-            walk = Walk(self.survey, self.deliveries, self.embedding, lanes, self.emit)
+        with Lanes(threaded, give_up=self.give_up, patience_seconds=self.options.patience_seconds) as lanes:
+            walk = Walk(self.survey, self.deliveries, self.embedding, lanes, self.emit, self._open_texts)
             while True:
                 self.walks.append(walk)
                 if not (self.objection or walk.survey.error):
@@ -195,16 +207,23 @@ class _Run:
                 lanes.drain(walk.slow)
                 if not walk.slow or not walk.survey.complete:
                     break
-                walk = Walk(self._survey_again(walk.slow), self._begin_anew(walk.slow), self.embedding, lanes, ignore)
+                survey, deliveries = self._survey_again(walk.slow), self._begin_anew(walk.slow)
+                walk = Walk(survey, deliveries, self.embedding, lanes, ignore, self._open_texts)
 
-    def _give_up(self) -> None:
+    @property
+    def _open_texts(self) -> Callable[[Sequence[bytes]], set[bytes]] | None:
+        """What tells which texts are in an open job, if one was left open."""
+        return self.jobs.open_texts if self.jobs is not None and self.jobs.has_open() else None
+
+    def give_up(self) -> None:
+        """Make no more calls to any sink, and wait for nothing."""
         for delivery in self.deliveries.values():
             delivery.give_up()
         self.ending.set()
 
     def _survey_again(self, names: Sequence[str]) -> Survey:
         """Begin a walk for some sinks, from what their ledgers have by now; what it finds wrong was told before."""
-        survey = survey_of(self.parts, ignore, sinks=names)
+        survey = survey_of(self.parts, ignore, sinks=names, stop=self.stop)
         survey.live = self.survey.live
         return survey
 
@@ -222,7 +241,7 @@ class _Run:
             first.tally.refuse_later(walk.tally.refused.keys() - first.survey.still_rejected)
         counts = first.tally.counts(first.survey, first.departures)
         sinks, drifted = self._end_sinks()
-        behind = any(not walk.survey.complete or walk.survey.skipped for walk in self.walks)
+        behind = any(not w.survey.complete or w.survey.skipped or w.survey.waiting for w in self.walks)
         behind = behind or any(sink.behind or sink.stopped for sink in sinks.values())
         if not behind and not drifted:
             parts.vectors.prune(keep=self.options.keep_vectors, max_bytes=self.options.max_vector_bytes)
@@ -237,6 +256,7 @@ class _Run:
             texts_embedded=self.embedding.texts_embedded + by_jobs.stored_texts,
             texts_reused=self.embedding.texts_reused - by_jobs.stored_texts - texts_tried,
             texts_by_jobs=by_jobs.stored_texts,
+            open_jobs=by_jobs.open_jobs,
             tokens_embedded=self.embedding.tokens_embedded + by_jobs.stored_tokens,
             tokens_billed=billed,
             cost=None if billed is None else cost(billed, price),
@@ -259,7 +279,7 @@ class _Run:
         drifted: list[str] = []
         for name, delivery in self.deliveries.items():
             survey, difference = surveys[name], None
-            delivery.behind += len(survey.skipped)
+            delivery.behind += len(survey.skipped) + survey.waiting
             if delivery.stopped and name in survey.left_out:
                 delivery.behind += survey.lacking(name)
             if not (delivery.behind or delivery.stopped or not survey.complete):

@@ -10,6 +10,7 @@
     RejectedError        the document's owner; the rest goes on                       1
     SinkError            the operator, for one sink; the other sinks go on            3
     LeaseError           nobody: another run has the state; come back later           75
+    StoppedError         nobody: the run was asked to end; the next one goes on        3
 
 Any other exception is a bug: it is not wrapped and not swallowed, and ends the run with a
 traceback. A message says what happened, to what, and what to do, in lower case, without a full stop.
@@ -88,6 +89,12 @@ class RejectedError(ConnectorError):
 
 class SinkError(ConnectorError):
     """The sink refuses everything: revoked key, dropped collection, full disk."""
+
+    exit_code = ExitCode.BEHIND
+
+
+class StoppedError(ConnectorError):
+    """The run was asked to end before it was done."""
 
     exit_code = ExitCode.BEHIND
 

@@ -28,6 +28,7 @@ from .planning import plan
 from .ports import Embedder
 from .report import PlanReport, Report
 from .retry import Retry
+from .stopping import Stop
 
 IN_STEP = frozenset({ExitCode.IN_STEP, ExitCode.REJECTED})
 
@@ -39,6 +40,7 @@ def sync_generations(
     retry: Retry = Retry(),  # noqa: B008  # frozen
     emit: Emit = ignore,
     now: Callable[[], float] = time.time,
+    stop: Stop | None = None,
 ) -> Report:
     """Bring every generation to what the source has now, and send readers to the one that was built, if it is whole.
 
@@ -53,7 +55,7 @@ def sync_generations(
     target = opened.target(decision, settled.generations, now())
     if decision.step is Step.ASK and (live := live_of(settled.generations)):
         raise SafetyError(_plan_new(opened, live, target, options, emit=emit).problems[-1])
-    run = _Run(opened, options, settled, decision, target, retry, emit, now)
+    run = _Run(opened, options, settled, decision, target, retry, emit, now, stop or Stop())
     run.note_target()
     return run.sync()
 
@@ -147,6 +149,7 @@ class _Run:
     retry: Retry
     emit: Emit
     now: Callable[[], float]
+    stop: Stop
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     reports: dict[int, Report] = field(default_factory=dict)
@@ -212,7 +215,7 @@ class _Run:
     def _sync_target(self) -> None:
         options = self._left(_for_target(self.options, self.decision, self.target))
         with self.opened.parts(self.target) as parts:
-            report = engine.sync(parts, options, retry=self.retry, emit=self.emit)
+            report = engine.sync(parts, options, retry=self.retry, emit=self.emit, stop=self.stop)
         if self.decision.step is Step.REPLACE:
             self._note_settings()
         self._keep(self.target.number, report)
@@ -223,7 +226,7 @@ class _Run:
         try:
             with self.opened.parts(generation, is_target=False) as parts:
                 options = self._left(options, parts.embedder)
-                report = engine.sync(parts, options, retry=self.retry, emit=self.emit)
+                report = engine.sync(parts, options, retry=self.retry, emit=self.emit, stop=self.stop)
         except LeaseError:
             raise
         except ConnectorError as error:
@@ -314,6 +317,7 @@ class _Run:
         return replace(
             report,
             exit_code=max(self.worst, report.exit_code, *(it.exit_code for it in others)),
+            open_jobs=report.open_jobs + sum(it.open_jobs for it in others),
             problems=(*report.problems, *problems, *self.problems),
             notes=tuple(notes),
             others=others,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
@@ -51,6 +51,15 @@ def wait(settings: Settings, *, emit: Emit = ignore) -> Outcome:
         return _sum(jobs.resume(), jobs.drive())
 
 
+def look(settings: Settings, *, emit: Emit = ignore, stop: Callable[[], bool] = lambda: False) -> Outcome:
+    """Advance the open jobs as far as they go without waiting for the service, and store what is there.
+
+    Errors are those of `wait`.
+    """
+    with _open_jobs(settings, emit, stop) as (jobs, _book, _identity):
+        return jobs.drive(wait=False)
+
+
 def cancel(settings: Settings, tokens: Sequence[str], *, emit: Emit = ignore) -> Cancelled:
     """Cancel some jobs, by their tokens, at the service and in the book; those that have ended are passed over.
 
@@ -75,7 +84,9 @@ def cancel(settings: Settings, tokens: Sequence[str], *, emit: Emit = ignore) ->
 
 
 @contextmanager
-def _open_jobs(settings: Settings, emit: Emit) -> Iterator[tuple[Jobs, JobBook, str]]:
+def _open_jobs(
+    settings: Settings, emit: Emit, stop: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[Jobs, JobBook, str]]:
     """Open the jobs of the embedder that is in the settings; the checkpoints, which hold the lease, first."""
     with ExitStack() as opened:
         checkpoints = opened.enter_context(closing(Checkpoints.open(settings.state_path)))
@@ -95,7 +106,7 @@ def _open_jobs(settings: Settings, emit: Emit) -> Iterator[tuple[Jobs, JobBook, 
         )
         book = JobBook(checkpoints)
         folder = checkpoints.folder / JOBS_FOLDER
-        yield Jobs(embedder, book, vectors, folder, retry=Retry(), emit=emit), book, embedder.identity
+        yield Jobs(embedder, book, vectors, folder, retry=Retry(), emit=emit, stop=stop), book, embedder.identity
 
 
 def _sum(one: Outcome, last: Outcome) -> Outcome:

@@ -71,6 +71,11 @@ class Looks:
 
     # --- when to look again -----------------------------------------------------------------------
 
+    def has_seen(self, job: Job) -> bool:
+        """Tell whether the job was looked at and was there, so that it is due again only later."""
+        watch = self._watch(job)
+        return watch.due_at > 0 and watch.unseen_since is None
+
     def due_at(self, job: Job) -> float:
         return self._watch(job).due_at
 

@@ -140,8 +140,11 @@ class Jobs:
 
     # --- driving --------------------------------------------------------------------------------
 
-    def drive(self) -> Outcome:
+    def drive(self, *, wait: bool = True) -> Outcome:
         """Advance all open jobs until none is open, or `stop` says so.
+
+        Without `wait`, until each of them runs at the service, or waits for its turn there. What is in doubt is settled
+        first: that takes until this process has looked long enough, and no later one would know.
 
         Raises:
             TransientError: a call's failure outlived the retries. Everything stays as it is, for the next run.
@@ -149,9 +152,9 @@ class Jobs:
             ConfigError: the service refuses everything, and the same.
         """
         self._outcome = Outcome()
-        return self._drive(lambda _job: True)
+        return self._drive(lambda _job: True, wait=wait)
 
-    def _drive(self, wanted: Callable[[Job], bool]) -> Outcome:
+    def _drive(self, wanted: Callable[[Job], bool], *, wait: bool = True) -> Outcome:
         self._uncleaned.clear()
         while not self._stop():
             jobs = [
@@ -160,10 +163,22 @@ class Jobs:
             if not jobs:
                 break
             due = self._pass(jobs)
+            if not wait and self._all_run():
+                break
             wait_seconds = min(due, default=0.0) - self._monotonic()
             if wait_seconds > 0 and not self._stop():
                 self._sleep(wait_seconds)
         return replace(self._outcome, open_jobs=len(self._book.open_jobs(self._identity)))
+
+    def _all_run(self) -> bool:
+        """Tell whether nothing is left to do but to wait for the service."""
+        jobs = [job for job in self._book.open_jobs(self._identity) if job.token not in self._uncleaned]
+        in_flight = sum(job.state in IN_FLIGHT for job in jobs)
+        has_room = in_flight < self._limits.open_jobs
+        return all(
+            self._looks.has_seen(job) if job.state is State.RUNNING else job.state is State.PLANNED and not has_room
+            for job in jobs
+        )
 
     def _pass(self, jobs: Sequence[Job]) -> list[float]:
         """Advance each job as far as it goes now; tell when those that are still open are due."""

@@ -26,6 +26,8 @@ class Options:
     max_vector_bytes: int | None = None
     ceilings: Ceilings = field(default_factory=Ceilings)  # what embedding may cost
     threads: bool = True  # for sinks that are services, and for their calls; without, a run is the same each time
+    wait_for_jobs: bool = True  # without, embed jobs that run are left to a later run, and so are their documents
+    plan_jobs: bool = True  # without, what is much is embedded at once, too
     patience_seconds: float = PATIENCE_SECONDS  # see `lanes.Lanes.make_room`
 
     @property

@@ -12,6 +12,7 @@ from .events import Emit, SinkStopped, ignore
 from .parts import Options, Parts
 from .report import MAX_ALTERATIONS, Alteration, PlannedDocument, PlanReport, SinkPlan
 from .retry import Retry
+from .stopping import Stop
 from .summary import objections, reembed_objection, source_problems
 from .survey import Survey, Update
 from .tally import Departures, Tally, exit_code
@@ -143,11 +144,13 @@ def survey_of(
     sinks: Sequence[str] | None = None,
     anew: frozenset[str] = frozenset(),
     left_out: Iterable[str] = (),
+    stop: Stop | None = None,
 ) -> Survey:
     """Begin a walk over the source, for some sinks or for all."""
     fits = {sink.name: sink.fit for sink in parts.sinks}
     names = list(fits) if sinks is None else sinks
     survey = Survey(parts.source, parts.splitter, parts.recipe, parts.checkpoints, names, emit, anew, fits)
+    survey.stop = stop or survey.stop
     for name in left_out:
         survey.leave_out(name)
     return survey

@@ -72,6 +72,7 @@ class Report:
     problems: tuple[str, ...] = ()  # one clear line each: why the exit code is not 0
     run_id: int = 0
     texts_by_jobs: int = 0  # of those embedded
+    open_jobs: int = 0  # embed jobs that run at the service, and that this run did not wait for
     tokens_billed: int | None = None  # as the service told; None where nothing is billed
     cost: float | None = None  # of those, at the price that is known
     currency: str | None = None
@@ -88,6 +89,7 @@ class Report:
             "texts_reused": self.texts_reused,
             "tokens_embedded": self.tokens_embedded,
             "texts_by_jobs": self.texts_by_jobs,
+            "open_jobs": self.open_jobs,
             "tokens_billed": self.tokens_billed,
             "cost": self.cost,
             "currency": self.currency,

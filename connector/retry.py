@@ -26,7 +26,7 @@ class Retry:
     first_wait_seconds: float = 0.5
     longest_wait_seconds: float = 60.0  # of our own accord
     longest_named_wait_seconds: float = 600.0
-    sleep: Callable[[float], object] = time.sleep
+    sleep: Callable[[float], object] = time.sleep  # True: it was ended by a stop, and the call is not made again
     random: Callable[[], float] = random.random
 
     def __call__(self, what: str, call: Callable[[], T], emit: Emit = ignore) -> T:
@@ -39,11 +39,12 @@ class Retry:
                 if wait_seconds > self.longest_named_wait_seconds:
                     raise TransientError(f"{error}; the service asks to come back in {wait_seconds:,.0f} s") from error
                 emit(CallRetried(what, str(error), wait_seconds))
-                self.sleep(wait_seconds)
+                if self.sleep(wait_seconds) is True:
+                    raise
         return call()
 
     def until(self, stopped: threading.Event) -> Retry:
-        """Give the same, whose waits end early when the event is set; then the call is made, or ends itself."""
+        """Give the same, whose waits end early when the event is set; then the failure at hand is the caller's."""
         return replace(self, sleep=stopped.wait) if self.sleep is time.sleep else self
 
     def _wait_seconds(self, attempt: int, error: TransientError) -> float:

@@ -24,6 +24,8 @@ def source_problems(surveys: Sequence[Survey], rejected: int) -> Iterator[str]:
                 f"{len(survey.skipped)} documents changed or vanished while they were read, "
                 f"such as {survey.skipped[0]}; the next run looks again"
             )
+    if waiting := max((survey.waiting for survey in surveys), default=0):
+        yield f"{waiting} documents wait for embed jobs that are under way; the run after their end takes them in"
     if rejected:
         yield f"{rejected} documents are rejected; `vector-sync rejected` tells why"
 

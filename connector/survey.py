@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
 
-from .errors import TransientError, UnknownOutcomeError
+from .errors import StoppedError, TransientError, UnknownOutcomeError
 from .events import Emit, PlaceUnreadable, RowsListed
 from .fingerprints import HashSet, Known, Sightings, hash_ids
 from .model import Document, DocumentId, DocumentRef, Draft, Entry, Fit, ListingComplete, Rejection, Unreadable
 from .passages import PassageSplitter
 from .plan import Change, Kind, Recipe, Wanted, compare, fingerprint, fingerprints, kind_of_document, want, want_nothing
 from .ports import Listing, Source
+from .stopping import Stop
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 DOCUMENTS_PER_GROUP = 1000
 CHARACTERS_PER_GROUP = 1_000_000  # about a thousand passages: seconds of a local model, and of progress shown
+
+
+Broken: TypeAlias = TransientError | UnknownOutcomeError | StoppedError
+"""What may end a walk before its end."""
 
 
 class Ledgers(Protocol):
@@ -79,17 +84,19 @@ class Survey:
     emit: Emit
     anew: frozenset[str] = frozenset()  # sinks that hold nothing, whatever their ledger says
     fits: Mapping[str, Callable[[Draft], Fit]] = field(default_factory=dict)  # by sink: `Sink.fit`
+    stop: Stop = field(default_factory=Stop)
     left_out: dict[str, int] = field(default_factory=dict, init=False)  # rows, by sink, that it lacks since it was
     sightings: dict[str, Sightings] = field(default_factory=dict, init=False)
     live: int = field(init=False)  # documents of the largest ledger
     complete: bool = field(default=False, init=False)
-    error: TransientError | UnknownOutcomeError | None = field(default=None, init=False)  # why it is not complete
+    error: Broken | None = field(default=None, init=False)  # why it is not complete
     rows: int = field(default=0, init=False)
     rows_known: int = field(default=0, init=False)
     unchanged: int = field(default=0, init=False)  # parsed, and found as it was
     unreadable: list[tuple[str, str]] = field(default_factory=list, init=False)  # place, reason
     duplicates: list[tuple[str, str]] = field(default_factory=list, init=False)  # place, reason
     skipped: list[DocumentId] = field(default_factory=list, init=False)  # changed while they were read
+    waiting: int = field(default=0, init=False)  # documents some of whose texts are in an open embed job
     still_rejected: set[DocumentId] = field(init=False)  # by earlier runs, and not looked at again
     _in_doubt: dict[str, list[Entry]] = field(default_factory=dict, init=False)
     _recipe_hash: bytes = field(init=False)
@@ -123,7 +130,7 @@ class Survey:
         """Walk the source, and give the documents that differ in groups of bounded size.
 
         A source that breaks off ends the walk: what was listed until then is still given, and
-        `complete` stays False, so nothing counts as deleted.
+        `complete` stays False, so nothing counts as deleted. StoppedError: the run was asked to end.
         """
         pending: list[_Parsed] = []
         for batch in self._listing():
@@ -147,6 +154,7 @@ class Survey:
     def _listing(self) -> Iterator[Listing]:
         try:
             for batch in self.source.list():
+                self.stop.demand()
                 if not isinstance(batch, ListingComplete):
                     yield batch
                 elif self.complete or batch.count != self.rows:
@@ -156,7 +164,7 @@ class Survey:
         except TransientError as error:
             self.break_off(error)
 
-    def break_off(self, error: TransientError | UnknownOutcomeError | None) -> None:
+    def break_off(self, error: Broken | None) -> None:
         """Note that the walk did not come to its end, so what it did not show may still be there."""
         self.error = error
         self.complete = False

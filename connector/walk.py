@@ -7,7 +7,7 @@ nothing is embedded that they needed, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .ahead import texts_to_write
 from .delivery import Delivery
 from .embedding import Embedding
-from .errors import SafetyError, TransientError
+from .errors import SafetyError, StoppedError, TransientError
 from .events import Emit, SinkFellBehind
 from .lanes import Lanes
 from .parcels import chunks
@@ -38,6 +38,7 @@ class Walk:
     embedding: Embedding
     lanes: Lanes
     emit: Emit
+    open_texts: Callable[[Sequence[bytes]], set[bytes]] | None = None  # which of some texts an embed job has
     tally: Tally = field(default_factory=Tally)
     slow: list[str] = field(default_factory=list)
     objection: str | None = None  # why it stopped to ask before it embeds more
@@ -50,7 +51,7 @@ class Walk:
                 self._bring(group)
                 if all(delivery.stopped for delivery in self.deliveries.values()):
                     break
-        except TransientError as error:  # the source or the embedder gave up; what was delivered stays
+        except (TransientError, StoppedError) as error:  # the source or the embedder gave up; what was delivered stays
             self.survey.break_off(error)
         except SafetyError as error:
             self.objection = str(error)
@@ -58,6 +59,7 @@ class Walk:
         self.lanes.drain(self._keeping_up())
 
     def _bring(self, group: Sequence[Update]) -> None:
+        group = self._without_waiting(group)
         vectors, refused = self.embedding.embed(texts_to_write(group))
         updates = [_refuse(update, refused) for update in group] if refused else group
         self.tally.add(updates)
@@ -72,6 +74,14 @@ class Walk:
                 self.lanes.put(name, partial(self._deliver, self.deliveries[name], updates, changes, vectors))
             if self.deliveries[name].stopped:
                 self.survey.leave_out(name)
+
+    def _without_waiting(self, group: Sequence[Update]) -> Sequence[Update]:
+        """Leave what an open job is embedding to the run that takes in its result: nothing is paid for twice."""
+        if self.open_texts is None or not (open_texts := self.open_texts(list(texts_to_write(group)))):
+            return group
+        ready = [update for update in group if open_texts.isdisjoint(texts_to_write([update]))]
+        self.survey.waiting += len(group) - len(ready)
+        return ready
 
     def _deliver(
         self,

@@ -17,6 +17,7 @@ from connector.passages import PassageSplitter
 from connector.ports import CheckpointStore, Limits, VectorStore
 from connector.report import PlanReport, Report
 from connector.retry import Retry
+from connector.stopping import Stop
 from connector.testing.dict_source import DictSource, RowValue
 from connector.testing.fakes import HashEmbedder
 from connector.vectors import SqliteVectors
@@ -69,6 +70,8 @@ class Rig:
     wrap: Wrap = field(default=lambda part, _name: part)
     clock: Callable[[], float] = time.monotonic
     while_asleep: Callable[[float], None] = field(default=lambda _seconds: None)
+    emit: Callable[[Event], None] = field(default=lambda _event: None)  # besides the list
+    stop: Stop | None = None
 
     def sync(self, documents: Mapping[str, str | RowValue] | None = None, options: Options | None = None) -> Report:
         """Sync once, after setting what the source has."""
@@ -80,9 +83,14 @@ class Rig:
                 self._parts(checkpoints, vectors),
                 options or self.options,
                 retry=retry,
-                emit=self.events.append,
+                emit=self._emit,
                 clock=self.clock,
+                stop=self.stop,
             )
+
+    def _emit(self, event: Event) -> None:
+        self.events.append(event)
+        self.emit(event)
 
     def _sleep(self, seconds: float) -> None:
         self.waits_seconds.append(seconds)

@@ -27,7 +27,7 @@ ROOT = Path(connector.__file__).parent.parent
 LAYERS = (
     {"decimals", "errors", "filters", "model"},
     {"crontab", "drift", "durations", "events", "fingerprints", "generations", "money", "pace", "plan", "ports"}
-    | {"report", "retry"},
+    | {"report", "retry", "stopping"},
     {"ledger_walk", "scratch"}
     | {
         "checkpoint",
