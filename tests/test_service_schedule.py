@@ -98,6 +98,11 @@ def test_open_embed_jobs_are_looked_at_before_the_interval_is_over() -> None:
     assert next_run(Timetable(300.0, job_poll_seconds=7), ended(jobs=True), now=NOW, chance=0.0) == Due(NOW + 7, "jobs")
 
 
+def test_a_run_that_is_behind_only_because_embed_jobs_are_under_way_has_not_failed() -> None:
+    waits = ended(ExitCode.BEHIND, failures=0, jobs=True)
+    assert next_run(Timetable(DAY), waits, now=NOW, chance=0.0) == Due(NOW + 30, "jobs")
+
+
 @pytest.mark.parametrize("failures, seconds", [(1, 30), (2, 60), (3, 120), (8, 3600), (500, 3600)])
 def test_embed_jobs_of_a_service_that_is_down_are_looked_at_less_and_less_often(failures: int, seconds: float) -> None:
     failed = ended(ExitCode.BEHIND, failures=failures, jobs=True)

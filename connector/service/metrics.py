@@ -30,7 +30,6 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from connector.drift import OURS
-from connector.errors import BUG, INTERRUPTED, ExitCode
 from connector.events import (
     CallRetried,
     DatasetsCleaned,
@@ -60,6 +59,7 @@ from connector.job_steps import State
 from connector.report import Report
 
 from .gauges import Gauges
+from .words import OTHER, call_of, outcome_of
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -67,19 +67,6 @@ if TYPE_CHECKING:
     from connector.drift import Verified
     from connector.inspection import Status
 
-OUTCOMES: Final = {
-    ExitCode.IN_STEP: "in_step",
-    ExitCode.REJECTED: "rejected",
-    ExitCode.CONFIG: "config",
-    ExitCode.BEHIND: "behind",
-    ExitCode.SAFETY: "asked",
-    ExitCode.DRIFT: "drift",
-    ExitCode.BUSY: "busy",
-    BUG: "bug",
-    INTERRUPTED: "interrupted",
-}
-CALLS: Final = frozenset({"embed", "check", "make", "open", "upsert", "delete", "list", "look", "cancel", "search"})
-"""First words of what is tried again, by which it is told apart; the rest names one call, and is no label."""
 METHODS: Final = frozenset({"GET", "HEAD", "POST"})
 RUN_SECONDS: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 REQUEST_SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 10, 60)
@@ -148,7 +135,7 @@ class Metrics:
 
     def note_run(self, sync: str, report: Report | None, exit_code: int, seconds: float, at: float) -> None:
         """Count a run when it has ended, at a time since 1970; without a report if it ended by an error."""
-        outcome = OUTCOMES.get(exit_code, "other")
+        outcome = outcome_of(exit_code)
         self._runs.labels(sync, outcome).inc()
         self._run_durations.labels(sync, outcome).observe(seconds)
         self._gauges.note_run(sync, report, exit_code, at)
@@ -172,7 +159,7 @@ class Metrics:
 
     def note_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request when it is over. `route` is one of ours, whatever the client wrote."""
-        known = method if method in METHODS else "other"
+        known = method if method in METHODS else OTHER
         self._requests.labels(known, route, str(status)).inc()
         self._request_durations.labels(known, route).observe(seconds)
 
@@ -265,8 +252,7 @@ class Metrics:
     def _count_trouble(self, sync: str, event: Event) -> None:
         match event:
             case CallRetried(what=what, wait_seconds=wait_seconds):
-                call = what.partition(" ")[0]
-                self._retries.labels(sync, call if call in CALLS else "other").inc()
+                self._retries.labels(sync, call_of(what)).inc()
                 self._waits.labels(sync).inc(max(0.0, wait_seconds))
             case SinkStopped(sink=sink):
                 self._stops.labels(sync, _sink(sink)).inc()

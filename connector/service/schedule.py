@@ -48,8 +48,10 @@ class LastRun:
     started_at: float
     ended_at: float
     exit_code: int  # an `ExitCode`, or one of those beside it in `connector.errors`
-    failures: int = 0  # how many runs in a row have failed with this one; see `has_failed`
-    open_jobs: bool = False  # embed jobs are under way at the service, which nobody is waiting for
+    failures: int = 0  # how many runs in a row have failed, with this one; see `has_failed`
+    open_jobs: bool = (
+        False  # embed jobs are under way at the service; if that is all it is behind with, it has not failed
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def next_run(timetable: Timetable, last: LastRun | None, *, now: float, chance: 
         shortest, longest = BUSY_SECONDS
         return Due(max(now, ended_at + shortest + chance * (longest - shortest)), "retry")
     found = [_regular(timetable, last, now, chance)]
-    failures = max(1, last.failures) if has_failed(last.exit_code) else 0
+    failures = max(last.failures, 0 if last.open_jobs else 1) if has_failed(last.exit_code) else 0
     if failures:
         found.append(Due(ended_at + _retry_seconds(failures, chance), "retry"))
     if last.open_jobs:
