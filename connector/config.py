@@ -21,8 +21,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
@@ -38,13 +37,12 @@ from pydantic_settings import (
 
 from .errors import ConfigError
 from .plugins import EmbedderSettings, PluginSettings, Role, SinkSettings, SourceSettings, find
-from .sections import EmbedJobsSettings, ServiceSettings, StateSettings, SyncSettings
+from .sections import EmbedJobsSettings, StateSettings, SyncSettings
 
 PREFIX: Final = "VECTOR_SYNC_"
 DELIMITER: Final = "__"
 HOSTED_URL: Final = "https://api.cohere.com"
-SECTIONS: Final = ("source", "embedder", "sinks", "state", "sync", "service", "embed_jobs")
-SERVICE_FILE: Final = "service.toml"  # of a folder of settings files: what is of the whole service
+SECTIONS: Final = ("source", "embedder", "sinks", "state", "sync", "embed_jobs")
 BASES: Final[Mapping[Role, type]] = {"sources": SourceSettings, "embedders": EmbedderSettings, "sinks": SinkSettings}
 SINK_NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 LISTS: Final[frozenset[object]] = frozenset({list, tuple, set, frozenset, Sequence})
@@ -56,7 +54,6 @@ Key: TypeAlias = tuple[str, ...]
 """Where a setting stands: ("sinks", "main", "path")."""
 
 M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
 
 
 class CohereAccess(BaseModel):
@@ -145,93 +142,6 @@ def load_embed_jobs(path: Path, given: Table) -> EmbedJobsSettings:
     return reader.read_embed_jobs(_read_toml(path) if path.exists() else {}, given)
 
 
-@dataclass(frozen=True, slots=True)
-class NamedSync:
-    """One sync of a service."""
-
-    name: str  # its file's, without the ending
-    path: Path
-    settings: Settings
-    service: ServiceSettings  # as its own file has it
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceConfig:
-    """All that a service serves."""
-
-    path: Path
-    service: ServiceSettings
-    syncs: tuple[NamedSync, ...]
-
-
-def load_service(path: Path) -> ServiceConfig:
-    """Read what a service serves: one settings file, or all those of a folder; ConfigError tells all that is wrong.
-
-    In a folder, every file that ends in .toml is a sync, but for `service.toml`, whose [service] is of them all.
-    """
-    if not path.is_dir():
-        service = _service_of(path, _read_toml(path), {})
-        return ServiceConfig(path, service, (NamedSync(path.stem, path, Settings.load(path), service),))
-    whole_path = path / SERVICE_FILE
-    whole = _read_toml(whole_path) if whole_path.exists() else {}
-    problems = [
-        f"{whole_path}: [{name}] is of one sync; write it into a file of its own"
-        for name in whole.keys() - {"service", "embed_jobs"}
-    ]
-    service = _gathered(problems, lambda: _service_of(whole_path, whole, {}))
-    syncs: list[NamedSync] = []
-    for file in sorted(path.glob("*.toml")):
-        if file.name != SERVICE_FILE:
-            made = _gathered(problems, lambda file=file: _named_sync(file, whole.get("service", {})))  # type: ignore[misc]
-            syncs += [made] if made else []
-    if not (syncs or problems):
-        problems.append(f"{path} has no settings file that ends in .toml; write one for each sync")
-    problems += _collisions(syncs)
-    if problems or service is None:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
-    return ServiceConfig(path, service, tuple(syncs))
-
-
-def _named_sync(path: Path, whole: Table) -> NamedSync:
-    written = _read_toml(path)
-    own = written.get("service", {})
-    misplaced = sorted(own.keys() & ServiceSettings.OF_THE_WHOLE) if isinstance(own, Mapping) else []
-    if misplaced:
-        raise ConfigError(f"{path}: [service] {misplaced[0]} is of the whole service; write it into {SERVICE_FILE}")
-    return NamedSync(path.stem, path, Settings.load(path), _service_of(path, written, whole))
-
-
-def _service_of(path: Path, written: Table, defaults: Table) -> ServiceSettings:
-    """Read a file's [service], the environment over it, over the defaults of `service.toml`."""
-    reader = _Reader(base_path=path.absolute().parent, file=str(path), variables=_variables())
-    return reader.read_service(written, defaults)
-
-
-def _gathered(problems: list[str], load: Callable[[], T]) -> T | None:
-    try:
-        return load()
-    except ConfigError as error:
-        problems += str(error).splitlines()
-        return None
-
-
-def _collisions(syncs: Sequence[NamedSync]) -> Iterator[str]:
-    """Say which syncs would get in each other's way: one state, or the same records in the same index."""
-    states: dict[Path, str] = {}
-    owned: dict[tuple[str, str], str] = {}
-    for it in syncs:
-        first = states.setdefault(it.settings.state_path, it.name)
-        if first != it.name:
-            yield f'{it.path}: [state] path is that of the sync "{first}", too; each sync needs a folder of its own'
-        for name, sink in it.settings.sinks.items():
-            first = owned.setdefault((it.settings.sync.name, canonical(sink)), it.name)
-            if first != it.name:
-                yield (
-                    f'{it.path}: [sinks.{name}] is that of the sync "{first}", too, and both have the same [sync] name, '
-                    "so each would delete the other's records; give one of them another name or another collection"
-                )
-
-
 def canonical(section: PluginSettings) -> str:
     """Write a section so that equal settings are equal texts; secrets are left out."""
     kept = section.model_dump(mode="json", exclude=_secrets(type(section)))
@@ -314,18 +224,6 @@ class _Reader:
             raise ConfigError("\n".join(self._problems))
         path = (self._base_path / made.path.expanduser()).absolute()
         return EmbedJobsSettings.model_validate(made.model_dump() | {"path": path} | dict(given))
-
-    def read_service(self, written: Table, defaults: Table) -> ServiceSettings:
-        """Make [service], or raise one ConfigError with a line for each problem."""
-        own = written.get("service", {})
-        if isinstance(own, Mapping):
-            named = own.keys() | self._own_variables(("service",)).keys()
-            timed = {"interval", "cron"}  # whoever names one of them leaves out the other
-            own = {name: value for name, value in defaults.items() if not (name in timed and named & timed)} | dict(own)
-        made = self._section(ServiceSettings, ("service",), own)
-        if made is None or self._problems:
-            raise ConfigError("\n".join(self._problems))
-        return made
 
     def _check_section_names(self, written: Table) -> None:
         for name in written:
