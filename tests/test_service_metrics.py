@@ -12,10 +12,12 @@ from typing import get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from rig import Rig
 
 from connector import __version__, events
 from connector.checkpoint import LedgerStatus, Run
 from connector.drift import Drift, Finding, SinkFindings, Verified
+from connector.engine import Options
 from connector.errors import BUG, ExitCode
 from connector.inspection import Status
 from connector.model import DocumentId
@@ -232,6 +234,24 @@ def test_what_events_tell_is_counted_as_it_happens(metrics: Metrics) -> None:
     }
     for (name, *labels), count in expected.items():
         assert value(metrics, name, **dict(labels)) == count, (name, labels)
+
+
+def test_a_real_run_is_told_as_its_report_has_it(metrics: Metrics, tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "rig", emit=lambda event: metrics.count("docs", event))
+    whole = rig.sync({f"{number}": f"the text of number {number}" for number in range(30)})
+    metrics.note_run("docs", whole, whole.exit_code, whole.seconds, START)
+    changed = rig.sync({"1": "another text", "2": "the text of number 2"}, Options(threads=False, confirm_deletes=28))
+    metrics.note_run("docs", changed, changed.exit_code, changed.seconds, START + 1)
+    assert (whole.counts.added, changed.counts.changed, changed.counts.deleted) == (30, 1, 28)
+    assert value(metrics, "vsync_scanned_rows_total") == 32
+    assert value(metrics, "vsync_scan_documents_total", change="deleted") == 28
+    records = whole.sinks["main"].upserted + changed.sinks["main"].upserted
+    assert value(metrics, "vsync_sink_points_total", sink="main", op="upsert") == records
+    assert value(metrics, "vsync_sink_documents_total", sink="main", op="delete") == 28
+    embedded = whole.texts_embedded + changed.texts_embedded
+    assert value(metrics, "vsync_embed_chunks_total", outcome="embedded") == embedded > 30
+    assert value(metrics, "vsync_embed_tokens_total") == whole.tokens_embedded + changed.tokens_embedded
+    assert value(metrics, "vsync_runs_total", outcome="in_step") == 2
 
 
 def test_rows_are_counted_across_the_walks_and_generations_of_a_run(metrics: Metrics) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
+from rig import Rig
 
 from connector import events
 from connector.config import tracing_is_asked
@@ -263,6 +265,20 @@ def test_a_trace_is_found_by_the_id_that_the_log_has() -> None:
     assert dict(root.resource.attributes) | {"service.name": "vector-sync", "service.version": "1.2.3"} == dict(
         root.resource.attributes
     )
+
+
+def test_a_real_run_has_its_spans_within_it(tmp_path: Path) -> None:
+    traced = Traced()
+    trace = traced.tracing.run("docs", "start")
+    report = Rig(tmp_path, emit=trace.note).sync({f"{number}": f"{SECRET} {number}" for number in range(30)})
+    trace.end(report.exit_code, report)
+    spans = traced.spans()
+    assert [span.name for span in spans] == ["vsync.run", "vsync.scan", "vsync.apply", "vsync.embed"]
+    (began, ended), *others = map(seconds, spans)
+    assert all(began < start <= end < ended for start, end in others)
+    assert told_of(only(spans, "vsync.apply"))["documents"] == 30
+    assert told_of(only(spans, "vsync.embed"))["texts"] == report.texts_embedded
+    assert SECRET not in "".join(span.to_json() for span in spans)
 
 
 # --- whether there is any ---------------------------------------------------------------------------
