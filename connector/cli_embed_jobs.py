@@ -68,7 +68,8 @@ def embed_jobs(
         if host or port or folder or api_key_file or public_url or aliases:
             raise click.UsageError(f"options of `{ctx.invoked_subcommand}` stand behind it, and it takes others")
         return
-    from .config import load_embed_jobs, read_secret
+    from .config import load_embed_jobs
+    from .settings_reader import read_secret
 
     given = {
         "host": host,

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit, urlunsplit
 
 from .composition import build_context, open_sync
-from .config import DELIMITER, PREFIX, canonical
+from .config import canonical
 from .errors import ConfigError, SinkError, TransientError
 from .model import RESERVED_PREFIX, InputType
 from .ports import GenerationSink
+from .settings_reader import DELIMITER, PREFIX
 
 if TYPE_CHECKING:
     from .config import Settings

@@ -64,6 +64,8 @@ LAYERS = (
         "query_config",
         "retrial",
         "sections",
+        "service_config",
+        "settings_reader",
         "starter",
         "terminal",
     }
@@ -162,7 +164,7 @@ def test_plug_ins_import_only_what_strangers_may(package: str) -> None:
 
 def test_only_the_settings_read_toml_and_the_environment() -> None:
     may = {
-        "config.py": "reads them",
+        "settings_reader.py": "reads them",
         "cli.py": "sets NO_COLOR for rich",
         "local.py": "sets TOKENIZERS_PARALLELISM for the tokenizer",
     }
