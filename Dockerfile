@@ -1,4 +1,5 @@
-# Any command of vector-sync in a container; see docs/container.md. Runs as user 10001 on a read-only root: all it writes is in /data.
+# vector-sync in a container: the service, or any command; see docs/container.md.
+# It runs as user 10001 on a read-only root: all that it writes is in /data, and in /tmp, which may be a tmpfs.
 
 ARG BASE=python:3.11-slim-bookworm
 
@@ -19,29 +20,55 @@ RUN set -eu; \
     make -j2 libsqlite3.so; \
     install -D -m 644 libsqlite3.so /out/libsqlite3.so.0
 
-# --- the environment: what is pinned changes seldom, so it has a layer before the code -----------------------------------------
-FROM ${BASE} AS environment
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-RUN python3 -m venv /opt/vector-sync
+# --- the dependencies: they change seldom, so nothing of the code is here. The environment has no pip of its own ---------------
+FROM ${BASE} AS dependencies
+ARG EXTRAS=all
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_QUIET=1
+RUN python3 -m venv /opt/pip && /opt/pip/bin/pip install "hatchling>=1.26" && python3 -m venv --without-pip /opt/vector-sync
 WORKDIR /build
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt ./
 RUN set -eu; \
-    mkdir connector sinks; touch connector/__init__.py sinks/__init__.py; \
-    /opt/vector-sync/bin/pip install --quiet --constraint constraints.txt '.[all]'; \
-    /opt/vector-sync/bin/pip uninstall --quiet --yes vector-sync
+    pip="/opt/pip/bin/pip --python /opt/vector-sync/bin/python"; \
+    mkdir connector sinks; touch README.md LICENSE connector/__init__.py sinks/__init__.py; \
+    $pip install --constraint constraints.txt ".[$EXTRAS]"; \
+    $pip uninstall --yes vector-sync
+
+# --- the code, in a folder of its own, so that it has a layer of its own: some megabytes over hundreds -------------------------
+FROM dependencies AS code
+COPY README.md LICENSE ./
 COPY connector connector
 COPY sinks sinks
-RUN /opt/vector-sync/bin/pip install --quiet --no-deps . && /opt/vector-sync/bin/python -m compileall -q /opt/vector-sync
+RUN set -eu; \
+    /opt/pip/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel .; \
+    /opt/pip/bin/pip --python /opt/vector-sync/bin/python install --no-index --no-deps --no-compile --prefix /code /wheel/*.whl; \
+    /opt/vector-sync/bin/python -m compileall -q --invalidation-mode unchecked-hash /code
 
 FROM ${BASE}
 COPY --from=sqlite /out/libsqlite3.so.0 /usr/local/lib/
 RUN ldconfig && \
     groupadd --gid 10001 vector-sync && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data vector-sync && \
     install -d -o 10001 -g 10001 /data
-COPY --from=environment /opt/vector-sync /opt/vector-sync
-ENV PATH=/opt/vector-sync/bin:$PATH PYTHONUNBUFFERED=1
+# Loopback in a container is nobody's; which of its ports are reached from outside is decided where it is run.
+ENV PATH=/opt/vector-sync/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    VECTOR_SYNC_CONFIG=/config/vector-sync.toml \
+    VECTOR_SYNC_SERVICE__HOST=0.0.0.0
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
-ENTRYPOINT ["vector-sync", "--config", "/config/vector-sync.toml"]
-CMD ["sync"]
+EXPOSE 8090
+STOPSIGNAL SIGTERM
+# Asks the service. For a command that ends by itself: `docker run --no-healthcheck`.
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=3 CMD ["vector-sync", "probe"]
+ENTRYPOINT ["vector-sync"]
+CMD ["serve"]
+# What changes most often comes last.
+COPY --from=dependencies /opt/vector-sync /opt/vector-sync
+COPY --from=code /code /opt/vector-sync
+ARG VERSION=0.1.0
+ARG REVISION=""
+LABEL org.opencontainers.image.title="vector-sync" \
+      org.opencontainers.image.description="Keeps a vector index in step with your documents" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
