@@ -41,7 +41,7 @@ check: $(READY)  ## lint, format, types, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell connector sinks tests bench docs *.md *.toml
+	$(BIN)/codespell connector sinks tests bench deploy docs *.md *.toml *.yaml
 
 test: $(READY)  ## the tests, but for those of `make exhaustive`
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
