@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x56530001
 FILE_NAME = "checkpoint.db"
+RUNS_KEPT = 1_000
 
 MIGRATIONS = (
     """
@@ -444,8 +445,9 @@ class Checkpoints:
                 self._db.executemany("INSERT INTO unreadable VALUES (?, ?)", now.items())
 
     def start_run(self, now: float) -> int:
-        """Note that a run is under way."""
+        """Note that a run is under way, and forget the oldest: a service makes a hundred thousand in a year."""
         with self._write():
+            self._db.execute("DELETE FROM run WHERE id <= (SELECT max(id) FROM run) - ?", [RUNS_KEPT])
             return int(self._db.execute("INSERT INTO run (started_at) VALUES (?)", [now]).lastrowid or 0)
 
     def end_run(self, id: int, now: float, exit_code: int, report: dict[str, JsonValue]) -> None:

@@ -29,6 +29,7 @@ from . import __version__, terminal
 from .cli_embed_jobs import embed_jobs
 from .cli_generations import generations
 from .cli_jobs import jobs, query_config
+from .cli_service import probe, serve
 from .cli_verify import state, verify
 from .errors import BUG, INTERRUPTED, ConfigError, ConnectorError
 from .starter import starter
@@ -347,6 +348,8 @@ def explain(ctx: click.Context, document_id: str, as_json: bool) -> None:
 main.add_command(embed_jobs)
 main.add_command(generations)
 main.add_command(jobs)
+main.add_command(probe)
 main.add_command(query_config)
+main.add_command(serve)
 main.add_command(state)
 main.add_command(verify)

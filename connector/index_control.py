@@ -20,6 +20,7 @@ from .generations import Decision, Generation, Step, names_for_people
 from .parts import Parts
 from .rebuild import Rebuilt
 from .scratch import Scratch
+from .stopping import Stop
 from .verification import Repaired, Show, show_nothing
 
 
@@ -62,6 +63,8 @@ def repair(
     looking: Looking,
     *,
     confirm_deletes: int | None = None,
+    wait_for_jobs: bool = True,
+    stop: Stop | None = None,
     showing: Callable[[], AbstractContextManager[Show]] = lambda: nullcontext(show_nothing),
     telling: Callable[[], AbstractContextManager[Emit]] = lambda: nullcontext(ignore),
 ) -> Repaired:
@@ -71,7 +74,7 @@ def repair(
         SafetyError: a sync would first ask whether to build a new generation; nothing was written.
         ConfigError, TransientError, LeaseError: as a sync.
     """
-    options = replace(run_options(settings), confirm_deletes=confirm_deletes)
+    options = replace(run_options(settings), confirm_deletes=confirm_deletes, wait_for_jobs=wait_for_jobs)
     with open_sync(settings) as opened:
         if _decide(opened)[1].step in (Step.ASK, Step.REPLACE):
             raise SafetyError(
@@ -81,7 +84,7 @@ def repair(
         kept, notes = _kept(opened)
         done = verification.repair(
             kept,
-            lambda emit: sync_generations(opened, options, emit=emit),
+            lambda emit: sync_generations(opened, options, emit=emit, stop=stop),
             scratch,
             sinks=looking.sinks,
             contents=looking.contents,

@@ -64,6 +64,12 @@ def load_service(path: Path) -> ServiceConfig:
     return ServiceConfig(path, service, tuple(syncs))
 
 
+def load_service_settings(path: Path) -> ServiceSettings:
+    """Read what is of the whole service alone, for whoever asks it something: its syncs need not be valid."""
+    whole = path / SERVICE_FILE if path.is_dir() else path
+    return _service_of(whole, read_toml(whole) if whole.exists() or not path.is_dir() else {}, {})
+
+
 def _named_sync(path: Path, whole: Table) -> NamedSync:
     written = read_toml(path)
     own = written.get("service", {})

@@ -71,7 +71,7 @@ LAYERS = (
     }
     | {"generation_control", "generation_parts", "generation_run", "generation_switch"}
     | {"cli_verify", "index_control", "rebuild", "verification"}
-    | {"cli", "cli_embed_jobs", "cli_generations", "cli_jobs", "__main__"},
+    | {"cli", "cli_embed_jobs", "cli_generations", "cli_jobs", "cli_service", "__main__"},
 )
 """A module imports from its own layer and those above it in this table, never from below."""
 

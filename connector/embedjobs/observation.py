@@ -6,13 +6,12 @@ The line has the route's template and no address: ids are in the store, and quer
 from __future__ import annotations
 
 import time
-import traceback
 from typing import Final
 from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from connector.serving.logs import Log
+from connector.serving.logs import Log, trace_of
 
 from .access import OPEN
 from .failures import METHODS, answer
@@ -41,7 +40,7 @@ class Observed:
         try:
             await self._app(scope, seen.receive, seen.send)
         except Exception as error:
-            self._log.error("bug", request_id=id, route=_route(scope), trace=_trace(error))
+            self._log.error("bug", request_id=id, route=_route(scope), trace=trace_of(error))
             if seen.status:
                 raise  # the answer is on its way: the server cuts the connection, so that nobody takes it for whole
             await answer(id, FAILED, "internal error")(scope, receive, seen.send)
@@ -105,13 +104,3 @@ def _route(scope: Scope) -> str:
     """The template of the route that was found: few, whatever clients ask for. The prefix /v1 or /v2 is left out."""
     path = getattr(scope.get("route"), "path", scope["path"] if scope["path"] in OPEN else "none")
     return path if isinstance(path, str) else "none"
-
-
-def _trace(error: Exception) -> str:
-    """Say where an error and its causes come from, but not in their words, which may quote a document."""
-    found: traceback.TracebackException | None = traceback.TracebackException.from_exception(error)  # minds circles
-    lines: list[str] = []
-    while found is not None:
-        lines += [*found.stack.format(), f"{found.exc_type.__qualname__ if found.exc_type else ''}\n"]
-        found = found.__cause__ or found.__context__
-    return "".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 from connector.errors import BUG, INTERRUPTED, ExitCode
@@ -30,3 +31,8 @@ def call_of(what: str) -> str:
     """Say what was tried again, by the first word of `CallRetried.what`; the rest of it names one call of many."""
     word = what.partition(" ")[0]
     return word if word in CALLS else OTHER
+
+
+def iso(seconds: float) -> str:
+    """Write a time since 1970 as the status does."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol, TextIO
 
 import structlog
 
-LIBRARIES: Final = ("uvicorn.error", "python_multipart", "asyncio")
+LIBRARIES: Final = ("uvicorn.error", "python_multipart", "asyncio", "opentelemetry", "watchfiles")
 
 
 class Log(Protocol):
     """Where a line goes; the keywords are its fields."""
+
+    def debug(self, event: str, /, **fields: object) -> object: ...
 
     def info(self, event: str, /, **fields: object) -> object: ...
 
@@ -29,8 +32,8 @@ class Log(Protocol):
     def error(self, event: str, /, **fields: object) -> object: ...
 
 
-def log_to(stream: TextIO) -> Log:
-    """Make a log of a stream. Lines of several threads do not mix."""
+def log_to(stream: TextIO, level: str = "info") -> Log:
+    """Make a log of a stream, of all from a level on. Lines of several threads do not mix."""
     log: Log = structlog.wrap_logger(
         _Stream(stream),
         processors=[
@@ -39,10 +42,20 @@ def log_to(stream: TextIO) -> Log:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
     return log
+
+
+def trace_of(error: BaseException) -> str:
+    """Say where an error and its causes come from, but not in their words, which may quote a document."""
+    found: traceback.TracebackException | None = traceback.TracebackException.from_exception(error)  # minds circles
+    lines: list[str] = []
+    while found is not None:
+        lines += [*found.stack.format(), f"{found.exc_type.__qualname__ if found.exc_type else ''}\n"]
+        found = found.__cause__ or found.__context__
+    return "".join(lines)
 
 
 @contextmanager
@@ -76,7 +89,7 @@ class _Stream:
             self._stream.write(line + "\n")
             self._stream.flush()
 
-    warning = error = info
+    debug = warning = error = info
 
 
 class _Lines(logging.Handler):
