@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import io
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from typing import Any, Literal
 from pydantic import SecretStr
 
 from connector.model import DocumentId, Hit, JsonValue, RecordId
-from connector.service.api import PausedError, UnknownSyncError, Wish, create_app
+from connector.service.api import Backend, PausedError, UnknownSyncError, Wish, create_app
 from connector.serving.listening import Server, listener_on, url_of
 from connector.serving.logs import log_to
 
@@ -138,8 +138,8 @@ class FakeBackend:
     not_ready: str | None = None
     not_started: str | None = None
     hits: list[Hit] = field(default_factory=lambda: [a_hit()])
-    failures: deque[Exception] = field(default_factory=deque)
-    """Raised by the next calls of what runs in a thread, one each."""
+    failures: defaultdict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
+    """By the name of a call ("status", "search", "run" ...): raised by the next ones, one each."""
     go_on: threading.Event = field(default_factory=threading.Event)
     """Whatever runs in a thread waits for it, when it has been noted. Set, unless a test clears it."""
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -195,7 +195,8 @@ class FakeBackend:
 
     def _enter(self, *call: object) -> None:
         self.calls.append(call)
-        failure = self.failures.popleft() if self.failures else None
+        failures = self.failures[str(call[0])]
+        failure = failures.popleft() if failures else None
         self.entered.release()
         assert self.go_on.wait(DEADLINE_SECONDS), "nobody let it go on"
         if failure is not None:
@@ -226,7 +227,7 @@ class Serving:
 
 
 @contextmanager
-def serving(backend: FakeBackend, *, token: str | None = None, port: int = 0) -> Iterator[Serving]:
+def serving(backend: Backend, *, token: str | None = None, port: int = 0) -> Iterator[Serving]:
     """Serve a backend as the service does. Leaving the block stops it, unless it was stopped already."""
     log = io.StringIO()
     secret = None if token is None else SecretStr(token)

@@ -135,12 +135,12 @@ def test_who_asks_for_what_hangs_is_told_so_and_hanging_calls_do_not_pile_up() -
 
 
 def test_a_time_out_of_the_backends_own_is_a_bug_and_not_impatience(asked: Asked) -> None:
-    asked.backend.failures.append(TimeoutError())
+    asked.backend.failures["status"].append(TimeoutError())
     refused(asked.http.get("/status"), 500, "internal error; the log of the service has more")
 
 
 def test_a_bug_is_told_to_the_log_without_its_words(asked: Asked) -> None:
-    asked.backend.failures.append(ValueError("what a document says"))
+    asked.backend.failures["status"].append(ValueError("what a document says"))
     refused(asked.http.get("/status"), 500, "internal error; the log of the service has more")
     bug, request = asked.lines()
     assert (bug["event"], bug["route"], bug["level"]) == ("bug", "/status", "error")
@@ -197,7 +197,7 @@ ANSWERS: dict[str, Callable[[TestClient], httpx.Response]] = {
 @pytest.mark.parametrize("name", ANSWERS)
 def test_every_answer_tells_browsers_to_be_careful(asked: Asked, name: str) -> None:
     if name == "500":
-        asked.backend.failures.append(ZeroDivisionError())
+        asked.backend.failures["metrics"].append(ZeroDivisionError())
     answer = ANSWERS[name](asked.http)
     assert answer.status_code == int(name[:3])
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -352,7 +352,7 @@ def test_tokens_are_compared_in_constant_time(asked: Asked, monkeypatch: pytest.
 
 
 def test_the_token_is_in_no_answer_and_in_no_log(asked: Asked) -> None:
-    asked.backend.failures.append(ValueError(TOKEN))
+    asked.backend.failures["run"].append(ValueError(TOKEN))
     answers = [
         *(asked.http.post(path, headers=AUTHORIZED) for path in ORDERS),
         asked.http.post("/run", headers={"Authorization": f"Bearer {TOKEN}x"}),
@@ -543,7 +543,7 @@ def test_a_search_of_a_sync_that_is_not_there_is_refused(asked: Asked) -> None:
     ],
 )
 def test_a_search_that_fails_says_why(asked: Asked, failure: Exception, status: int) -> None:
-    asked.backend.failures.append(failure)
+    asked.backend.failures["search"].append(failure)
     refused(asked.http.get("/search?q=a&sink=x"), status, str(failure))
 
 
@@ -567,7 +567,7 @@ def test_a_page_of_another_site_cannot_have_a_browser_search(asked: Asked, site:
 
 
 def test_what_people_look_for_is_not_in_the_log(asked: Asked) -> None:
-    asked.backend.failures.append(SinkError("down"))
+    asked.backend.failures["search"].append(SinkError("down"))
     asked.http.get("/search?q=a+secret+question")
     assert [line["status"] for line in asked.lines()] == [503]
     assert "secret" not in asked.log.getvalue()

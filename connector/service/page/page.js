@@ -60,7 +60,7 @@ function dress(node, attrs) {
 const grouped = new Intl.NumberFormat("en");
 const number = (n) => ((n ?? null) === null ? "–" : grouped.format(n));
 const counted = (n, noun) => `${number(n)} ${noun}${n === 1 ? "" : "s"}`;
-const percent = (fraction) => `${Math.floor(fraction * 100)} %`;
+const percent = (fraction) => `${Math.floor(fraction * 100)}\u00a0%`;
 const now = () => Date.now() + ui.ahead;
 
 function span(seconds, fine = true) {
@@ -133,7 +133,7 @@ function toDo(sync) {
     return [what[code] || "Mend what it says; what was done is kept. ", again];
   }
   if (word === "Paused") return ["Nothing runs until it is resumed. It goes on where it was."];
-  if (word === "Waiting for jobs") return ["Nothing to do: the jobs go on at the service. It looks again ", when(sync.next_run_at, "later"), "."];
+  if (word === "Waiting for jobs") return ["Nothing to do: the jobs go on. It looks again ", when(sync.next_run_at, "later"), "."];
   return tone === "warn" && again;
 }
 
@@ -156,9 +156,7 @@ function headline(syncs) {
   return { tone: "ok", line: only ? `${only.name} is in step` : `All ${syncs.length} syncs are in step`, short: "in step", sync: only };
 }
 
-function quoted(text) {
-  return /^[\w./@:+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
-}
+const quoted = (text) => (/^[\w./@:+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 function command(sync, rest) {
   const path = ui.status.config.path;
@@ -184,6 +182,7 @@ const dot = (tone, moving) => h("i", { class: `dot ${tone}${moving ? " moving" :
 const state = (tone, ...text) => h("span", { class: "state" }, dot(tone), text);
 const p = (type, ...text) => h("p", { class: type }, ...text);
 const quiet = (...text) => h("span", { class: "quiet" }, ...text);
+const also = (text) => [" ", quiet(text)];
 const none = h("span", { class: "quiet none" }, "–");
 const amount = (n) => (n ? number(n) : h("span", { class: "faint" }, number(n)));
 const told = (text) => text.split("`").map((part, at) => (at % 2 ? h("code", {}, part) : part)); // what stands in backticks
@@ -226,21 +225,20 @@ function some(name, all, few, draw) {
 const lines = (texts) => h("ul", { class: "lines" }, texts.map((text) => h("li", {}, told(text))));
 
 function notices(status) {
-  const found = [];
+  const found = [], notice = (key, tone, ...content) => found.push(h("div", { key, class: `card notice ${tone}`, role: "alert" }, content));
   if (ui.lost) {
     const since = new Date(ui.lost.since + ui.ahead).toISOString().replace(/\.\d+Z/, "Z");
-    found.push(h("div", { key: "lost", class: "card notice bad", role: "alert" },
-      p(null, h("strong", {}, ui.lost.why ? "No status since " : "No answer since ",
-        new Date(ui.lost.since).toLocaleTimeString("en-GB")), " (", h("time", { datetime: since, title: exactly(since) }, relative(since)), "). ",
+    notice("lost", "bad", p(null,
+      h("strong", {}, ui.lost.why ? "No status since " : "No answer since ", new Date(ui.lost.since).toLocaleTimeString("en-GB")), " (", when(since), "). ",
       ui.lost.why ? `The service says: ${ui.lost.why}` : "The service has stopped, or cannot be reached from here.",
-      status && " What you see is from then. This page goes on asking.")));
+      status && " What you see is from then."));
   }
   if (status && status.config.error) {
-    found.push(h("div", { key: "config", class: "card notice bad" },
+    notice("config", "bad",
       p(null, h("strong", {}, "The settings have errors. "), "The service goes on with those it loaded ", when(status.config.loaded_at), "."),
-      lines(status.config.error.split("\n"))));
+      lines(status.config.error.split("\n")));
   }
-  if (status && status.stopping) found.push(h("p", { key: "stopping", class: "card notice idle" }, "The service is stopping."));
+  if (status && status.stopping) notice("stopping", "idle", "The service is stopping.");
   return found;
 }
 
@@ -250,8 +248,7 @@ function hero(status, top) {
     h("div", { class: "head" },
       h("h1", { id: "verdict" }, dot(top.tone, status.syncs.some((sync) => sync.progress)), h("span", {}, top.line)),
       only && buttons(only)),
-    top.sync && explanation(top.sync),
-    only ? [made(only), facts(only)] : status.syncs.length > 0 && [p("quiet", total(status.syncs)), overview(status.syncs)]);
+    only ? [explanation(only), made(only), facts(only)] : status.syncs.length > 0 && [p("quiet", total(status.syncs)), overview(status.syncs)]);
 }
 
 function total(syncs) {
@@ -270,7 +267,7 @@ const documentsOf = (sync) => Math.max(0, ...sync.sinks.map((sink) => sink.docum
 
 function nextRun(sync) {
   if (sync.state !== "idle") return activity(sync);
-  return [when(sync.next_run_at), sync.next_because && quiet(` ${because(sync.next_because)}`)];
+  return [when(sync.next_run_at), sync.next_because && also(because(sync.next_because))];
 }
 
 function facts(sync) {
@@ -285,8 +282,9 @@ function facts(sync) {
 
 function overview(syncs) {
   const chosen = chosenSync();
+  const why = (sync) => "bad warn".includes(verdict(sync).tone) && (sync.why || sync.question);
   const row = (sync) => ({
-    key: sync.name, class: "choice", current: sync === chosen && "true",
+    key: sync.name, class: "choice", current: sync === chosen && "true", below: why(sync) && p("faint", told(why(sync))),
     cells: [
       h("a", { href: `#/${encodeURIComponent(sync.name)}` }, sync.name), state(verdict(sync).tone, verdict(sync).word), nextRun(sync),
       amount(documentsOf(sync)), amount(sync.rejected.count), when(sync.last_success_at, "not yet"),
@@ -349,7 +347,7 @@ function sinks(sync) {
   const row = (sink) => ({
     key: sink.name,
     cells: [
-      [h("strong", {}, sink.name), quiet(` ${sink.kind}`)], state(...standing(sink)),
+      [h("strong", {}, sink.name), also(sink.kind)], state(...standing(sink)),
       ...[sink.documents, sink.records, sink.behind, sink.in_doubt, sink.rejected].map(amount),
     ],
     below: sink.stopped ? p("bad", told(sink.stopped)) : sink.drift
@@ -372,7 +370,7 @@ const CHANGES = ["added", "changed", "metadata_only", "moved", "deleted", "rejec
 
 function changes(run) {
   const found = CHANGES.filter((name) => run[name]).map((name) => `${number(run[name])} ${name.replace("_", " ")}`);
-  return [found.join(", "), (run.unchanged || !found.length) && quiet(` ${number(run.unchanged)} unchanged`)];
+  return [found.join(", "), (run.unchanged || !found.length) && also(`${number(run.unchanged)} unchanged`)];
 }
 
 function runTone(run) {
@@ -384,10 +382,10 @@ function runs(sync) {
   const draw = (shown) => table("runs", "Began, Ended, Changes, #Embedded, #Cost, #Took", shown.map((run) => ({
     key: run.id,
     cells: [
-      [when(run.started_at), run.trigger && quiet(` ${because(run.trigger)}`)],
-      state(runTone(run), run.ended, run.exit_code ? quiet(` exit ${run.exit_code}`) : ""),
+      [when(run.started_at), run.trigger && also(because(run.trigger))],
+      state(runTone(run), run.ended, run.exit_code ? also(`exit ${run.exit_code}`) : ""),
       changes(run),
-      run.texts_embedded ? [counted(run.texts_embedded, "text"), run.tokens_billed && quiet(` ${counted(run.tokens_billed, "token")}`)] : none,
+      run.texts_embedded ? [counted(run.texts_embedded, "text"), run.tokens_billed && also(counted(run.tokens_billed, "token"))] : none,
       run.cost === null ? none : money(run.cost, run.currency),
       run.seconds === null ? none : took(run.seconds),
     ],
@@ -400,7 +398,7 @@ function rejected(sync) {
   const { count, shown } = sync.rejected;
   if (!count) return null;
   const draw = (some) => h("ul", { class: "rejected" }, some.map((it) => h("li", {},
-    h("strong", {}, it.place), it.sink && quiet(` in ${it.sink}`), h("div", {}, it.reason))));
+    h("strong", {}, it.place), it.sink && also(`in ${it.sink}`), h("div", {}, it.reason))));
   const more = shown.length < count && p("quiet", shown.length ? `The first ${number(shown.length)} of ${number(count)}; all are in ` : "Which, and why, is told by ",
     h("code", {}, command(sync, "rejected")));
   return section("rejected", counted(count, "rejected document"), shown.length > 0 && some(`rejected ${sync.name}`, shown, FEW, draw), more);
@@ -435,7 +433,7 @@ function searching(sync) {
     h("p", { role: "status", class: found.wrong ? "bad" : "quiet" }, found.wrong || (found.wait && "Searching …")
       || (found.hits && (found.hits.length ? `${counted(found.hits.length, "passage")} nearest to “${found.q}”` : "Nothing was found."))),
     found.hits && h("ol", { class: "hits" }, found.hits.map((hit) => h("li", {},
-      h("div", {}, h("strong", {}, hit.title || hit.document_id), quiet(` ${hit.id} · ${hit.score.toFixed(3)}`)),
+      h("div", {}, h("strong", {}, hit.title || hit.document_id), also(`${hit.id} · ${hit.score.toFixed(3)}`)),
       p(null, hit.excerpt)))));
 }
 
@@ -498,7 +496,7 @@ async function send(order, token) {
     }
     stored("setItem", token);
     const wrong = answer.ok ? "" : await problem(answer);
-    tell(order.sync, wrong ? "bad" : "quiet", wrong || { run: "A run is asked for", pause: "Pausing", resume: "Resumed" }[order.path]);
+    tell(order.sync, wrong ? "bad" : "quiet", wrong || { run: "A run is asked for", pause: "Paused", resume: "Resumed" }[order.path]);
   } catch {
     tell(order.sync, "bad", "The service does not answer.");
   } finally {
@@ -542,14 +540,14 @@ function chosenSync() {
   return syncs.find((sync) => sync.name === name) || syncs.find((sync) => sync.name === ui.last) || worst;
 }
 
-function details(sync, top) {
+function details(sync) {
   ui.last = sync.name;
   const parts = [question, progress, sinks, jobs, searching, runs, rejected, reconcile].map((part) => part(sync));
   if (isSingle()) return parts;
   return h("section", { key: `sync ${sync.name}`, class: "sync", "aria-labelledby": "name" },
     h("div", { key: "card", class: "card" },
       h("div", { class: "head" }, h("h2", { id: "name", tabindex: -1 }, sync.name, state(verdict(sync).tone, verdict(sync).word)), buttons(sync)),
-      sync !== top.sync && explanation(sync), made(sync), facts(sync)),
+      explanation(sync), made(sync), facts(sync)),
     parts);
 }
 
@@ -579,7 +577,7 @@ function render() {
   if ($("spoken").textContent !== spoken) $("spoken").textContent = spoken; // without times, which change by themselves
   document.body.classList.toggle("lost", Boolean(ui.lost));
   const chosen = status && chosenSync();
-  patch($("main"), [notices(status), status && hero(status, top), chosen && details(chosen, top)].flat(9).filter(Boolean));
+  patch($("main"), [notices(status), status && hero(status, top), chosen && details(chosen)].flat(9).filter(Boolean));
   if (status) patch($("foot"), foot(status));
   tick();
 }
