@@ -25,7 +25,7 @@ import msgspec
 
 from connector.checkpoint import Checkpoints
 from connector.crontab import Crontab
-from connector.errors import ConnectorError, LeaseError
+from connector.errors import ConnectorError, ExitCode, LeaseError
 from connector.serving.logs import trace_of
 from connector.stopping import Stop
 
@@ -360,7 +360,8 @@ class Runner:
         """Remember how a run ended."""
         with self._changed:
             failures = (self._last.failures if self._last else 0) + 1 if done.has_failed else 0
-            self._last = LastRun(done.began_at, done.ended_at, done.exit_code, failures, open_jobs=bool(done.open_jobs))
+            code = ExitCode.IN_STEP if done.waits_for_jobs else done.exit_code  # as far as the timetable is concerned
+            self._last = LastRun(done.began_at, done.ended_at, code, failures, open_jobs=bool(done.open_jobs))
             self._chance, self._looked_at = self._around.chance(), None
             self._ended = Ended(done.exit_code, done.ended_at, done.problems, done.open_jobs)
             if done.exit_code in ENDED_WELL:

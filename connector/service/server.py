@@ -86,9 +86,9 @@ class Service:
         self._around = around
         self._claims = claims
         self._lock = threading.RLock()
-        self._runners: dict[str, Runner] = {}
+        self.runners: dict[str, Runner] = {}
         self._claimed: dict[str, ExitStack] = {}
-        self._watches: dict[str, Watch] = {}
+        self.watches: dict[str, Watch] = {}
         self._leaving: list[Runner] = []  # of syncs that the settings have no more, until they have ended
         self._reporter = Reporter(config, around.now)
         self._stopping = Stop()
@@ -138,7 +138,7 @@ class Service:
         again, self._stop_at = self._stop_at is not None, self._stop_at or time.monotonic()
         self._stopping.ask()
         self._server.stop()
-        for runner in [*self._runners.values(), *self._leaving]:
+        for runner in [*self.runners.values(), *self._leaving]:
             (runner.hurry if again else runner.stop)()
 
     def reload(self) -> None:
@@ -216,7 +216,7 @@ class Service:
         return list(chosen)
 
     def _there(self) -> Mapping[str, Runner]:
-        return dict(self._runners)  # copied in one step, while a reload may go on
+        return dict(self.runners)  # copied in one step, while a reload may go on
 
     def _chosen(self, name: str | None) -> dict[str, Runner]:
         there = dict(self._there())
@@ -241,7 +241,7 @@ class Service:
     def _begin(self, sync: NamedSync) -> None:
         runner = Runner(sync.name, sync.settings, sync.service, self._around)
         self._tell_metrics(sync)
-        self._runners[sync.name] = runner
+        self.runners[sync.name] = runner
         runner.start()
         self._watch(sync, runner)
 
@@ -251,14 +251,14 @@ class Service:
 
     def _watch(self, sync: NamedSync, runner: Runner) -> None:
         """Watch the files of a sync, where it is made of files and that is wanted."""
-        if before := self._watches.pop(sync.name, None):
+        if before := self.watches.pop(sync.name, None):
             before.stop()
         if not sync.service.watch:
             return
         with suppress(ConnectorError):  # the run says what is wrong with the source
             source = sync.settings.source.build(build_context(sync.settings, read_only=True))
             if isinstance(source, WatchableSource):
-                self._watches[sync.name] = watch(
+                self.watches[sync.name] = watch(
                     source.watched_paths,
                     runner.wake,
                     may_list=source.may_list,
@@ -273,7 +273,7 @@ class Service:
             if states.get(sync.name, sync.settings.state_path) != sync.settings.state_path:
                 raise ConfigError(f"{sync.path}: [state] path has changed; restart the service for that")
         for sync in found.syncs:
-            if sync.name not in self._runners:
+            if sync.name not in self.runners:
                 self._claim(sync)
 
     def _change_to(self, found: ServiceConfig) -> None:
@@ -283,21 +283,21 @@ class Service:
         if waits:
             self._around.log.warning("restart_needed", settings=waits)
         names = {sync.name for sync in found.syncs}
-        for name in [name for name in self._runners if name not in names]:
+        for name in [name for name in self.runners if name not in names]:
             self._leave(name)
         for sync in found.syncs:
-            if sync.name in self._runners:
-                self._runners[sync.name].configure(sync.settings, sync.service)
+            if sync.name in self.runners:
+                self.runners[sync.name].configure(sync.settings, sync.service)
                 self._tell_metrics(sync)
-                self._watch(sync, self._runners[sync.name])
+                self._watch(sync, self.runners[sync.name])
             else:
                 self._begin(sync)
         self._around.log.info("reloaded", syncs=sorted(names))
 
     def _leave(self, name: str) -> None:
         """Let go of a sync that the settings have no more; its run, if there is one, ends in order."""
-        runner = self._runners.pop(name)
-        if watching := self._watches.pop(name, None):
+        runner = self.runners.pop(name)
+        if watching := self.watches.pop(name, None):
             watching.stop()
         runner.stop()
         self._leaving.append(runner)
@@ -308,6 +308,7 @@ class Service:
                 pass
             claimed.close()
             self._around.metrics.remove(name)
+            self._around.log.info("left", sync=name)
             with suppress(ValueError):
                 self._leaving.remove(runner)
 
@@ -318,9 +319,9 @@ class Service:
         if self._stop_at is None:
             self.stop()
         began, grace = self._stop_at or time.monotonic(), self.config.service.grace_seconds
-        for watching in self._watches.values():
+        for watching in self.watches.values():
             watching.stop(1.0)
-        runners = [*self._runners.values(), *self._leaving]
+        runners = [*self.runners.values(), *self._leaving]
         if not _joined(runners, until=began + GRACE_SHARE * grace):
             for runner in runners:
                 runner.hurry()

@@ -65,10 +65,11 @@ class Done:
     @property
     def has_failed(self) -> bool:
         """Whether it is to be made again soon; not if it only waits for jobs."""
-        return has_failed(self.exit_code) and not self._waits_for_jobs
+        return has_failed(self.exit_code) and not self.waits_for_jobs
 
     @property
-    def _waits_for_jobs(self) -> bool:
+    def waits_for_jobs(self) -> bool:
+        """Whether all that it left undone is in embed jobs that run."""
         sinks = self.report.sinks.values() if self.report else ()
         return bool(self.open_jobs) and self.exit_code == ExitCode.BEHIND and not any(sink.stopped for sink in sinks)
 
