@@ -85,7 +85,7 @@ class Page:
 
     def see(self, text: str, selector: str = "main") -> None:
         """Wait until a text is there."""
-        self.chrome.until(lambda: text in self.text(selector), f"there is no {text!r} in {self.text(selector)!r}")
+        self.chrome.until(lambda: text in self.text(selector), f"there is no {text!r}")
 
     def press(self, name: str, within: str = "body") -> None:
         """Click a button, or a link, by its text."""
@@ -176,16 +176,16 @@ STATES: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "starting": (a_sync(state="starting", in_step=None, runs=[]), "docs is starting", "starting", "idle"),
     "not run": (a_sync(in_step=None, runs=[]), "docs has not run yet", "no run yet", "idle"),
     "first run": (
-        a_sync(state="running", in_step=None, runs=[], progress=a_progress()),
+        a_sync(state="running", in_step=None, last_success_at=None, runs=[], progress=a_progress()),
         "docs is on its first run",
         "first run",
         "work",
     ),
     "running": (a_sync(state="running", progress=a_progress()), "docs is in step", "in step", "ok"),
-    "catching up": (
-        a_sync(state="running", in_step=False, behind_seconds=30, progress=a_progress()),
-        "docs is catching up",
-        "catching up",
+    "started anew": (
+        a_sync(state="running", in_step=None, progress=a_progress()),
+        "docs is being checked",
+        "checking",
         "work",
     ),
     "waiting for jobs": (
@@ -220,10 +220,16 @@ STATES: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "bad",
     ),
     "behind": (
-        a_sync(in_step=False, behind_seconds=200_000, runs=[a_run(exit_code=75, ended="busy")]),
+        a_sync(in_step=False, behind_seconds=300, runs=[a_run(exit_code=75, ended="another run was under way")]),
+        "docs is 5 min behind",
+        "5 min behind",
+        "warn",
+    ),
+    "long behind": (
+        a_sync(in_step=False, behind_seconds=200_000, why="the settings have no source"),
         "docs is 2 days behind",
         "2 days behind",
-        "warn",
+        "bad",
     ),
     "paused": (a_sync(state="paused", next_run_at=None, next_because=None), "docs is paused", "paused", "idle"),
     "asks": (
@@ -284,9 +290,11 @@ def test_a_run_under_way_shows_how_far_it_is(page: Page) -> None:
     assert "again in 4 s" in section
     assert "`" not in section
     assert page.chrome.run("return document.querySelector('progress').value") == 0.42
-    page.turn(a_sync(state="running", progress=a_progress(fraction=None)))
+    runs = [a_run(id, seconds=None, exit_code=None, ended=None) for id in (8, 7)]
+    page.turn(a_sync(state="running", generation=None, progress=a_progress(fraction=None), runs=runs))
     page.see("…")
     assert page.count("progress[value]") == 0
+    assert [word in page.text() for word in ("under way", "not finished", "generation")] == [True, True, False]
     page.turn(a_sync())
     page.chrome.until(lambda: page.count("progress") == 0)
 
@@ -299,7 +307,7 @@ def test_numbers_have_separators_and_times_are_told_both_ways(page: Page) -> Non
                 a_run(
                     3, 5 * 86_400, added=1_234, texts_embedded=5_678, tokens_billed=90_123, cost=0.0123, currency="USD"
                 ),
-                a_run(2, 6 * 86_400, seconds=None, exit_code=None, ended="not finished", trigger=None),
+                a_run(2, 6 * 86_400, seconds=None, exit_code=None, ended=None, trigger=None),
             ],
         )
     )
@@ -350,7 +358,7 @@ def test_rejected_documents_come_with_reasons_or_are_only_counted(page: Page) ->
         "no id",
     ]
     page.turn(a_sync(rejected={"count": 2, "shown": []}), show="counts")
-    page.see("told by vector-sync --config vector-sync.toml rejected")
+    page.see("They are told by vector-sync --config vector-sync.toml rejected")
 
 
 @needs_chromium
@@ -685,8 +693,8 @@ def test_the_page_is_for_keyboards_too(page: Page) -> None:
 def test_what_somebody_does_is_left_alone_while_the_page_looks_again(page: Page) -> None:
     page.show(CROWDED, show="text")
     page.type("input[name=q]", "half a quest")
-    page.turn(CROWDED | {"why": "another reason"}, show="text")
-    page.see("another reason")
+    page.turn(CROWDED | {"question": "another question"}, show="text")
+    page.see("another question")
     page.type("input[name=q]", "ion")
     assert page.chrome.run("return document.activeElement.value") == "half a question"
 

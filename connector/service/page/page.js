@@ -95,7 +95,7 @@ const because = (word) => WORDS[word] || word;
 
 // --- what it means
 
-const BROKEN = [2, 3, 5, 70]; // exit codes of a run that somebody has to look at; see docs/when-things-go-wrong.md
+const LONG = 600; // seconds behind, whatever the reason
 const ORDER = ["bad", "warn", "work", "idle", "ok"];
 
 const isBusy = (sync) => ["starting", "queued", "running", "verifying"].includes(sync.state);
@@ -103,36 +103,31 @@ const lastCode = (sync) => (sync.runs.find((run) => run.exit_code !== null) || {
 
 // One of a few verdicts: its tone (the colour), the word for a row, and how it goes on after "docs ...".
 function verdict(sync) {
-  const code = lastCode(sync), stopped = sync.sinks.some((sink) => sink.stopped);
-  const waits = sync.jobs.length > 0 && code !== 2 && code !== 70;
+  const code = lastCode(sync), late = sync.behind_seconds, stopped = sync.sinks.some((sink) => sink.stopped);
   const as = (tone, word, says) => ({ tone, word, says: says || `is ${word.toLowerCase()}` });
-  const behind = (tone) => as(tone, sync.behind_seconds === null ? "Behind" : `${span(sync.behind_seconds, false)} behind`);
   if (sync.question) return as("warn", "Stopped to ask", "has stopped to ask");
   if (sync.in_step === false) {
-    if (stopped) return behind("bad");
+    if (code === 3 && sync.jobs.length && !stopped) return as("work", "Waiting for jobs");
     if (code === 5) return as("bad", "Altered", "does not hold what was written");
-    if (BROKEN.includes(code) && !waits) return behind("bad");
+    const isBad = stopped || [2, 3, 70].includes(code) || late > LONG;
+    return as(isBad ? "bad" : "warn", late === null ? "Behind" : `${span(late, false)} behind`);
   }
   if (sync.state === "paused") return as("idle", "Paused");
   if (sync.in_step) return as("ok", "In step");
-  if (sync.in_step === null) {
-    if (sync.progress) return as("work", "First run", "is on its first run");
-    return isBusy(sync) ? as("idle", "Starting") : as("idle", "No run yet", "has not run yet");
-  }
-  if (isBusy(sync)) return as("work", "Catching up");
-  return waits ? as("work", "Waiting for jobs") : behind("warn");
+  if (sync.progress) return sync.last_success_at ? as("work", "Checking", "is being checked") : as("work", "First run", "is on its first run");
+  return isBusy(sync) ? as("idle", "Starting") : as("idle", "No run yet", "has not run yet");
 }
 
 function toDo(sync) {
   const code = lastCode(sync), { tone, word } = verdict(sync);
-  const again = sync.next_run_at ? ["It tries again ", when(sync.next_run_at), "."] : "";
+  const again = sync.next_run_at && sync.state !== "paused" ? ["It tries again ", when(sync.next_run_at), "."] : "";
   if (sync.question) return ["Nothing is lost. Mend what it asks about, or confirm it below."];
   if (word === "Altered") return [h("code", {}, command(sync, "verify --repair")), " puts it right, and embeds nothing anew."];
   if (tone === "bad") {
     const what = { 2: "Mend the settings; nothing was done with them. ", 70: "This is a bug: please report the traceback in the service's log. " };
     return [what[code] || "Mend what it says; what was done is kept. ", again];
   }
-  if (word === "Paused") return ["Nothing runs until it is resumed. It goes on where it was."];
+  if (word === "Paused") return ["Nothing runs until it is resumed."];
   if (word === "Waiting for jobs") return ["Nothing to do: the jobs go on. It looks again ", when(sync.next_run_at, "later"), "."];
   return tone === "warn" && again;
 }
@@ -146,7 +141,7 @@ function activity(sync) {
 function headline(syncs) {
   if (!syncs.length) return { tone: "idle", line: "No sync is set up", short: "no sync" };
   const seen = syncs.map((sync) => ({ sync, ...verdict(sync) }));
-  for (const [tones, what] of [["bad warn", "need attention"], ["work", "are catching up"], ["idle", "are not running"]]) {
+  for (const [tones, what] of [["bad warn", "need attention"], ["work", "are not done yet"], ["idle", "are not running"]]) {
     const those = seen.filter((it) => tones.includes(it.tone)), one = those[0];
     if (those.length === 1) return { tone: one.tone, line: `${one.sync.name} ${one.says}`, short: one.word.toLowerCase(), sync: one.sync };
     const short = `${those.length} of ${syncs.length} syncs ${what}`;
@@ -259,10 +254,10 @@ function total(syncs) {
 
 function explanation(sync) {
   const advice = toDo(sync);
-  return [sync.why && p("why", told(sync.why)), advice && p("faint", advice)];
+  return [sync.why && !sync.question && p("why", told(sync.why)), advice && p("faint", advice)];
 }
 
-const made = (sync) => p("quiet", `${sync.source} → ${sync.embedder}, generation ${sync.generation}`);
+const made = (sync) => p("quiet", `${sync.source} → ${sync.embedder}`, sync.generation && `, generation ${sync.generation}`);
 const documentsOf = (sync) => Math.max(0, ...sync.sinks.map((sink) => sink.documents || 0));
 
 function nextRun(sync) {
@@ -282,7 +277,7 @@ function facts(sync) {
 
 function overview(syncs) {
   const chosen = chosenSync();
-  const why = (sync) => "bad warn".includes(verdict(sync).tone) && (sync.why || sync.question);
+  const why = (sync) => "bad warn".includes(verdict(sync).tone) && (sync.question || sync.why);
   const row = (sync) => ({
     key: sync.name, class: "choice", current: sync === chosen && "true", below: why(sync) && p("faint", told(why(sync))),
     cells: [
@@ -311,7 +306,7 @@ function question(sync) {
     path: "run", sync: sync.name, title: `Confirm and run ${sync.name}`, what: sync.question, wish: found.wish, sure: true,
   });
   return section("question", "A question for you",
-    p("asked", told(sync.question)),
+    p(null, told(sync.question)),
     found && p(null, "To confirm, run ", h("code", {}, command(sync, `sync ${found.options}`)), " where the service runs",
       ui.status.actions ? ", or confirm it from here." : "."),
     found && ui.status.actions && p("buttons", button("Confirm and run …", confirm)));
@@ -337,6 +332,7 @@ function progress(sync) {
 }
 
 function sinks(sync) {
+  if (!sync.sinks.length) return null;
   const standing = (sink) => {
     if (sink.stopped) return ["bad", "stopped"];
     if (sink.drift) return ["bad", `${sink.drift > 0 ? "+" : "−"}${number(Math.abs(sink.drift))} records`];
@@ -383,7 +379,7 @@ function runs(sync) {
     key: run.id,
     cells: [
       [when(run.started_at), run.trigger && also(because(run.trigger))],
-      state(runTone(run), run.ended, run.exit_code ? also(`exit ${run.exit_code}`) : ""),
+      state(runTone(run), run.ended || (sync.progress && run === sync.runs[0] ? "under way" : "not finished"), run.exit_code ? also(`exit ${run.exit_code}`) : ""),
       changes(run),
       run.texts_embedded ? [counted(run.texts_embedded, "text"), run.tokens_billed && also(counted(run.tokens_billed, "token"))] : none,
       run.cost === null ? none : money(run.cost, run.currency),
@@ -399,7 +395,7 @@ function rejected(sync) {
   if (!count) return null;
   const draw = (some) => h("ul", { class: "rejected" }, some.map((it) => h("li", {},
     h("strong", {}, it.place), it.sink && also(`in ${it.sink}`), h("div", {}, it.reason))));
-  const more = shown.length < count && p("quiet", shown.length ? `The first ${number(shown.length)} of ${number(count)}; all are in ` : "Which, and why, is told by ",
+  const more = shown.length < count && p("quiet", shown.length ? `The first ${number(shown.length)} of ${number(count)}; all are in ` : "They are told by ",
     h("code", {}, command(sync, "rejected")));
   return section("rejected", counted(count, "rejected document"), shown.length > 0 && some(`rejected ${sync.name}`, shown, FEW, draw), more);
 }
