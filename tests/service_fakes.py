@@ -47,7 +47,7 @@ def a_sink(name: str = "main", **given: Any) -> dict[str, Any]:
         "rejected": 0,
         "behind": 0,
         "stopped": None,
-        "drift": None,
+        "drift": 0,
     } | given
 
 
@@ -67,7 +67,7 @@ def a_run(id: int = 7, seconds_ago: float = 180, **given: Any) -> dict[str, Any]
         "unchanged": 1_240,
         "rejected": 0,
         "texts_embedded": 0,
-        "tokens_billed": None,
+        "tokens_billed": 0,
         "cost": None,
         "currency": None,
         "problems": [],

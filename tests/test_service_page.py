@@ -271,6 +271,7 @@ def test_the_state_is_seen_at_a_glance(page: Page, state: str) -> None:
     sync, line, title, tone = STATES[state]
     page.show(sync)
     assert page.text("h1") == line
+    assert "0" not in page.text("section[aria-labelledby=head-sinks]").split("\n")  # as a zero that leaked would be
     assert page.title == f"{title} - vector-sync"
     assert page.count(f".hero.{tone} h1 .dot.{tone}") == 1
     icon = page.chrome.run("return document.querySelector('link[rel=icon]').href")

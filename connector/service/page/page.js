@@ -11,7 +11,7 @@ const ui = { status: null, ahead: 0, heard: 0, lost: null, open: new Set(), foun
 // --- drawing
 
 function h(tag, attrs, ...kids) {
-  return { tag, attrs: attrs || {}, kids: kids.flat(9).filter((kid) => (kid ?? false) !== false) };
+  return { tag, attrs: attrs || {}, kids: kids.flat(9).filter(Boolean) };
 }
 
 function patch(parent, wanted) {
