@@ -88,6 +88,7 @@ class Reporter:
             "name": name,
             "state": view.state,
             "in_step": in_step,
+            "last_exit_code": ended.exit_code if ended else None,
             "why": why,
             "question": standing.question(ended, names=names),
             "next_run_at": iso(view.due.at) if view.due and is_waiting else None,

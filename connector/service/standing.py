@@ -98,11 +98,10 @@ def why(ended: Ended | None, jobs: Sequence[SeenJob], *, names: bool) -> str | N
 
 
 def question(ended: Ended | None, *, names: bool) -> str | None:
-    """Give what a run stopped to ask, and how to answer."""
+    """Give what a run stopped to ask, in its words, which say how to answer."""
     if ended is None or ended.exit_code != ExitCode.SAFETY:
         return None
-    asked = "; ".join(map(printable, ended.problems)) if names else IN_GENERAL[ExitCode.SAFETY]
-    return f"{asked} (or answer with `vector-sync sync` beside this service, or by POST /run)"
+    return "; ".join(map(printable, ended.problems)) if names else IN_GENERAL[ExitCode.SAFETY]
 
 
 def sinks_json(standing: Standing, kinds: Mapping[str, str]) -> list[JsonValue]:

@@ -99,7 +99,7 @@ const LONG = 600; // seconds behind, whatever the reason
 const ORDER = ["bad", "warn", "work", "idle", "ok"];
 
 const isBusy = (sync) => ["starting", "queued", "running", "verifying"].includes(sync.state);
-const lastCode = (sync) => (sync.runs.find((run) => run.exit_code !== null) || { exit_code: null }).exit_code;
+const lastCode = (sync) => sync.last_exit_code ?? (sync.runs.find((run) => run.exit_code !== null) || { exit_code: null }).exit_code;
 
 // One of a few verdicts: its tone (the colour), the word for a row, and how it goes on after "docs ...".
 function verdict(sync) {
