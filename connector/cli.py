@@ -5,6 +5,7 @@ object, also when the command fails. Exit codes are those of `errors`, and
 
     70   a bug in vector-sync: there is a traceback (EX_SOFTWARE of sysexits.h)
     130  stopped by Ctrl-C
+    143  stopped by SIGTERM
     141  nobody reads the output any more
 """
 
@@ -31,7 +32,7 @@ from .cli_generations import generations
 from .cli_jobs import jobs, query_config
 from .cli_service import probe, serve
 from .cli_verify import state, verify
-from .errors import BUG, INTERRUPTED, ConfigError, ConnectorError
+from .errors import BUG, ConfigError, ConnectorError
 from .starter import starter
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .starter import StarterKind
 
 OUTPUT_CLOSED = 141
+SIGNALLED = 128  # and the signal: as shells say it
 
 STDERR: Final = 2  # written to from a signal's handler, where streams may be in the middle of a line
 
@@ -60,7 +62,7 @@ class Commands(click.Group):
         """Run a command; an error becomes its line and its exit code."""
         try:
             try:
-                with _ctrl_c():
+                with _stopped_by_signals():
                     return super().invoke(ctx)
             finally:
                 sys.stdout.flush()  # here, where a closed pipe is no surprise
@@ -71,7 +73,8 @@ class Commands(click.Group):
                 _fail(ctx, error.format_message(), error.exit_code)
             raise
         except KeyboardInterrupt as stop:
-            _fail(ctx, str(stop) or "stopped; nothing is lost, run again", INTERRUPTED)
+            number = stop.number if isinstance(stop, _StoppedBySignal) else signal.SIGINT
+            _fail(ctx, str(stop) or "stopped; nothing is lost, run again", SIGNALLED + number)
         except BrokenPipeError:
             _discard_output()
             ctx.exit(OUTPUT_CLOSED)
@@ -83,23 +86,40 @@ class Commands(click.Group):
 
 
 @contextmanager
-def _ctrl_c() -> Iterator[None]:
-    """Let the first Ctrl-C end a command in order, and the second at once, as a kill would: that is harmless, too."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+def _stopped_by_signals() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM end a command in order, and the second at once: as harmless as any kill.
+
+    A command that is the first process of a container gets no SIGTERM at all unless it asks for it. A service takes
+    its signals itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def end_in_order(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(INTERRUPTED))
-        os.write(STDERR, b"\nstopping after the calls under way; Ctrl-C again stops at once\n")
-        signal.default_int_handler(number, frame)
+    def end_in_order(number: int, _frame: FrameType | None) -> NoReturn:
+        for each in before:
+            signal.signal(each, lambda number, _frame: os._exit(SIGNALLED + number))
+        again = "Ctrl-C again" if number == signal.SIGINT else "the same signal again"
+        os.write(STDERR, f"\nstopping after the calls under way; {again} stops at once\n".encode())
+        raise _StoppedBySignal(number)
 
-    signal.signal(signal.SIGINT, end_in_order)
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: was for number, was in defaults.items() if signal.getsignal(number) == was}  # not what is ignored
+    for number in before:
+        signal.signal(number, end_in_order)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+class _StoppedBySignal(KeyboardInterrupt):
+    """A KeyboardInterrupt, whichever signal it was: all that runs knows what to do with one."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def _fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:

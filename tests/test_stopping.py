@@ -115,9 +115,10 @@ def test_a_wait_that_is_too_long_is_left_to_the_next_run() -> None:
     assert slept == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "TERM"])
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
-def test_ctrl_c_ends_the_command_though_a_server_asks_for_a_long_wait_or_does_not_answer(
-    tmp_path: Path, times: int
+def test_a_signal_ends_the_command_though_a_server_asks_for_a_long_wait_or_does_not_answer(
+    tmp_path: Path, times: int, number: signal.Signals
 ) -> None:
     """Once: the wait is given up. Twice: the process ends at once, whatever is under way."""
     (tmp_path / "docs").mkdir()
@@ -144,10 +145,10 @@ def test_ctrl_c_ends_the_command_though_a_server_asks_for_a_long_wait_or_does_no
                 assert any("500 s" in line for line in process.stderr)
             else:
                 assert server.faults.reached.wait(LONG_SECONDS)
-            process.send_signal(signal.SIGINT)
-            assert any("Ctrl-C again" in line for line in process.stderr)
+            process.send_signal(number)
+            assert any("again stops at once" in line for line in process.stderr)
             if times == 2:
-                process.send_signal(signal.SIGINT)
-            assert process.wait(LONG_SECONDS) == 130
+                process.send_signal(number)
+            assert process.wait(LONG_SECONDS) == 128 + number
         server.faults.release()
         assert server.points_written == 0
