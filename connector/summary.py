@@ -25,9 +25,11 @@ def source_problems(surveys: Sequence[Survey], rejected: int) -> Iterator[str]:
                 f"such as {survey.skipped[0]}; the next run looks again"
             )
     if waiting := max((survey.waiting for survey in surveys), default=0):
-        yield f"{waiting} documents wait for embed jobs that are under way; the run after their end takes them in"
+        wait = "document waits" if waiting == 1 else "documents wait"
+        yield f"{waiting} {wait} for embed jobs that are under way; the run after their end takes them in"
     if rejected:
-        yield f"{rejected} documents are rejected; `vector-sync rejected` tells why"
+        are = "document is" if rejected == 1 else "documents are"
+        yield f"{rejected} {are} rejected; `vector-sync rejected` tells why"
 
 
 def sink_problems(deliveries: Mapping[str, Delivery]) -> Iterator[str]:

@@ -166,7 +166,7 @@ def test_a_probe_asks_the_service_that_the_settings_name(project: Path) -> None:
     "settings, told",
     [
         (CONFIG.replace('"1h"', '"soon"'), "[service] interval: should be a length of time"),
-        (CONFIG.replace('kind = "local"', 'kind = "lokal"'), 'unknown kind "lokal"'),
+        (CONFIG.replace('kind = "local"', 'kind = "lcal"'), 'unknown kind "lcal"'),
         (CONFIG.replace("port = 0", 'host = "192.0.2.1"'), "cannot listen on 192.0.2.1"),
     ],
 )

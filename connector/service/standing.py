@@ -37,6 +37,7 @@ ENDED: Final[Mapping[int, str]] = {
     ExitCode.BUSY: "another run was under way",
     BUG: "a bug",
 }
+REJECTED_LINE: Final = "`vector-sync rejected` tells why"  # how `summary` ends what is no reason to be behind
 IN_GENERAL: Final[Mapping[int, str]] = {
     ExitCode.CONFIG: "the settings, or what they name, cannot work; the log says why",
     ExitCode.BEHIND: "something is behind; the log says what",
@@ -94,7 +95,8 @@ def why(ended: Ended | None, jobs: Sequence[SeenJob], *, names: bool) -> str | N
         return f"{counted(len(jobs), 'embed job')} {are} at the service, the oldest for {duration(oldest)}"
     if not names:
         return IN_GENERAL.get(ended.exit_code, "a run failed; the log says why")
-    return printable(ended.problems[0]) if ended.problems else IN_GENERAL.get(ended.exit_code, "a run failed")
+    told = [line for line in ended.problems if not line.endswith(REJECTED_LINE)] or list(ended.problems)
+    return "; ".join(map(printable, told)) or IN_GENERAL.get(ended.exit_code, "a run failed")
 
 
 def question(ended: Ended | None, *, names: bool) -> str | None:
