@@ -80,7 +80,7 @@ def next_run(timetable: Timetable, last: LastRun | None, *, now: float, chance: 
         4 asked, 5 drift           or at the first time of the crontab after it started            "cron"
         2 config, 3 behind,        the same, or sooner: by chance within 1 min of its end, 2 after
         70 bug, any other          the 2nd failure in a row, 4 after the 3rd ... 1 h; 5 s at least "retry"
-        75 another has the lease   10 to 60 s after its end, by chance; the interval is no matter  "retry"
+        75 another has the lease   the same, or sooner: 10 to 60 s after its end, by chance        "retry"
         left open embed jobs, and  `job_poll_seconds` after its end; if it failed,
         another has not the lease  twice as long for each failure before that ... 1 h              "jobs"
 
@@ -90,14 +90,14 @@ def next_run(timetable: Timetable, last: LastRun | None, *, now: float, chance: 
     if last is None:
         return Due(now, "start")
     ended_at = min(last.ended_at, now)
+    found = [_regular(timetable, last, now, chance)]
     if last.exit_code == ExitCode.BUSY:
         shortest, longest = BUSY_SECONDS
-        return Due(max(now, ended_at + shortest + chance * (longest - shortest)), "retry")
-    found = [_regular(timetable, last, now, chance)]
+        found.append(Due(ended_at + shortest + chance * (longest - shortest), "retry"))
     failures = max(last.failures, 0 if last.open_jobs else 1) if has_failed(last.exit_code) else 0
     if failures:
         found.append(Due(ended_at + _retry_seconds(failures, chance), "retry"))
-    if last.open_jobs:
+    if last.open_jobs and last.exit_code != ExitCode.BUSY:
         found.append(Due(ended_at + _doubled(timetable.job_poll_seconds, max(0, failures - 1)), "jobs"))
     soonest = min(found, key=lambda due: due.at)
     return Due(max(now, soonest.at), soonest.because)
