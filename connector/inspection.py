@@ -176,27 +176,34 @@ class Status:
         }
 
 
-def status(settings: Settings, *, runs: int = 5) -> Status:
-    """Tell how every sink stands; one that is in the settings and was never synced stands at nothing."""
+def status(settings: Settings, *, runs: int = 5, before: Status | None = None) -> Status:
+    """Tell how every sink stands; one that is in the settings and was never synced stands at nothing.
+
+    `before` spares the counting, which reads all: what was found before a run that changed nothing.
+    """
     with (
         closing(Checkpoints.open(settings.state_path, read_only=True)) as checkpoints,
         closing(_open_vectors(settings)) as vectors,
     ):
-        ledgers = checkpoints.ledger_status()
-        names = _names(checkpoints, [ledger.sink for ledger in ledgers])
-        known = {names[ledger.sink]: replace(ledger, sink=names[ledger.sink]) for ledger in ledgers}
-        never = {name: LedgerStatus(name, documents=0, records=0, in_doubt=0, rejected=0) for name in settings.sinks}
         open_jobs = JobBook(checkpoints).open_jobs()
         oldest_at = min((job.created_at for job in open_jobs), default=None)
         return Status(
-            sinks=tuple((never | known).values()),
+            sinks=before.sinks if before else _ledgers(settings, checkpoints),
             runs=tuple(checkpoints.last_runs(runs)),
-            vectors=vectors.count(),
+            vectors=before.vectors if before else vectors.count(),
             vectors_bytes=vectors.size_bytes(),
             running=checkpoints.holder(),
             open_jobs=len(open_jobs),
             oldest_open_job_seconds=None if oldest_at is None else max(0, round(time.time() - oldest_at)),
         )
+
+
+def _ledgers(settings: Settings, checkpoints: Checkpoints) -> tuple[LedgerStatus, ...]:
+    ledgers = checkpoints.ledger_status()
+    names = _names(checkpoints, [ledger.sink for ledger in ledgers])
+    known = {names[ledger.sink]: replace(ledger, sink=names[ledger.sink]) for ledger in ledgers}
+    never = {name: LedgerStatus(name, documents=0, records=0, in_doubt=0, rejected=0) for name in settings.sinks}
+    return tuple((never | known).values())
 
 
 def rejected(settings: Settings) -> list[Rejected]:

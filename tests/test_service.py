@@ -196,6 +196,28 @@ def test_records_that_vanish_behind_our_back_are_found_and_mended_on_schedule(ri
         assert 'vsync_verified_drift_points_total{kind="missing"' in service.get("/metrics").text
 
 
+def test_who_asks_for_a_comparison_gets_one_and_a_run(rig: ServiceRig) -> None:
+    with rig.serving() as service:
+        service.wait_for("run_ended", trigger="start")
+        rig.write("new.md", "A new one.")
+        service.post("/run", {"verify": True})
+        service.wait_for("compared", exit_code=0)
+        service.wait_for("run_ended", trigger="request", exit_code=0, added=1)
+
+
+def test_a_comparison_that_another_run_keeps_from_being_made_is_made_up_soon(rig: ServiceRig) -> None:
+    rig.configure('interval = "30d"\nwatch = false\nreconcile = "0 3 * * *"')
+    with rig.serving() as service:
+        service.wait_for("run_ended", trigger="start")
+        service.until(lambda it: it["state"] == "idle")
+        with closing(Checkpoints.open(rig.folder / "state-docs")):
+            service.advance(25 * HOUR)
+            service.wait_for("run_failed", exit_code=75)
+            service.until(lambda it: it["state"] == "idle")
+        service.advance(61)
+        service.wait_for("compared", exit_code=0)
+
+
 # --- settings ----------------------------------------------------------------------------------------
 
 

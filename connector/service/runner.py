@@ -97,6 +97,7 @@ class Runner:
         self._last: LastRun | None = None
         self._chance = around.chance()
         self._looked_at: float | None = None  # at open jobs, since the last run
+        self._reconcile_after = 0.0
         self._plan_jobs = True
         self._standing: Standing | None = None
         self._standing_at = 0.0
@@ -293,7 +294,8 @@ class Runner:
     def _reconcile_due(self, now: float) -> Due | None:
         cron = self._service.reconcile
         crontab = Crontab(cron, self._service.time_zone) if cron else None
-        return next_reconcile(crontab, self._memory.reconciled_at, since=self._since, now=now)
+        due = next_reconcile(crontab, self._memory.reconciled_at, since=self._since, now=now)
+        return due and replace(due, at=max(due.at, min(self._reconcile_after, now + LONGEST_WAIT_SECONDS)))
 
     @property
     def _timetable(self) -> Timetable:
@@ -318,20 +320,28 @@ class Runner:
     def _do(self, task: Task) -> None:
         """Do a task, and note how it ended."""
         work = Work(self.name, self.settings, self._around, self._stopping)
-        done: Done | None = None
         if task.reconcile:
             self._set(state="verifying")
             found = work.reconcile(task.trigger, task.wish, self._watch_work, repair=self._service.repair)
             self._keep_in_mind(found)
-            done = found.done
+            if found.done is not None:
+                self._note(task.trigger, found.done)
+            self._look()
+            if task.trigger == "request":  # whoever asks for a comparison asks for a run
+                self._sync(work, task)
         elif task.trigger != "jobs" or self._jobs_have_ended(work):
-            self._set(state="running")
-            done = work.sync(task.trigger, task.wish, self._watch_work, plan_jobs=self._plan_jobs)
-            self._plan_jobs = True
-        if done is not None:
-            self._note(task.trigger, done)
-        self._look()
+            self._sync(work, task)
+        else:
+            self._look()
         self._set(progress=None)
+
+    def _sync(self, work: Work, task: Task) -> None:
+        """Run once."""
+        self._set(state="running")
+        done = work.sync(task.trigger, task.wish, self._watch_work, plan_jobs=self._plan_jobs)
+        self._plan_jobs = True
+        self._note(task.trigger, done)
+        self._look(is_as_before=done.found_nothing_to_do)
 
     def _watch_work(self, progress: Progress) -> None:
         self._set(progress=progress)
@@ -346,6 +356,10 @@ class Runner:
         return bool(found.stored_texts or found.failed_texts or found.dropped_texts or not found.open_jobs)
 
     def _keep_in_mind(self, found: Compared) -> None:
+        """Remember a comparison; one that another run, or a stop, has kept from being made is made up soon."""
+        if found.exit_code == ExitCode.BUSY or self._stopping.is_asked:
+            self._set(reconcile_after=self._around.now() + LONGEST_WAIT_SECONDS)
+            return
         with self._changed:
             self._remember(
                 msgspec.structs.replace(
@@ -373,11 +387,11 @@ class Runner:
                 for old in list(self._triggers)[:-TRIGGERS_KEPT]:
                     del self._triggers[old]
 
-    def _look(self) -> None:
-        """Read how the sync stands, for those who ask."""
-        now = self._around.now()
+    def _look(self, *, is_as_before: bool = False) -> None:
+        """Read how the sync stands, for those who ask; to count all of it takes as long as a run with nothing to do."""
+        now, before = self._around.now(), self._standing if is_as_before else None
         try:
-            standing = Standing.look(self.settings, now=now)
+            standing = Standing.look(self.settings, now=now, before=before)
         except ConnectorError as error:
             self._set(unreadable_state=str(error))
             return

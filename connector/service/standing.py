@@ -57,8 +57,16 @@ class Standing:
     jobs: tuple[SeenJob, ...]  # that are open
 
     @classmethod
-    def look(cls, settings: Settings, *, now: float) -> Standing:
-        """Read the state; ConfigError or TransientError if it cannot be read."""
+    def look(cls, settings: Settings, *, now: float, before: Standing | None = None) -> Standing:
+        """Read the state; of it all, or only what a run changes that found nothing to do since `before`.
+
+        Raises:
+            ConfigError, TransientError: it cannot be read.
+        """
+        jobs = job_inspection.jobs(settings, now=now).open
+        if before is not None:
+            status = inspection.status(settings, runs=RUNS_KEPT, before=before.status)
+            return cls(status, before.rejected, before.rejected_count, jobs)
         rejected = inspection.rejected(settings)
         by_sink = Counter(it.sink for it in rejected)
         of_the_source = by_sink.pop("", 0)
@@ -66,7 +74,7 @@ class Standing:
             inspection.status(settings, runs=RUNS_KEPT),
             tuple(rejected[:REJECTED_SHOWN]),
             of_the_source + max(by_sink.values(), default=0),
-            job_inspection.jobs(settings, now=now).open,
+            jobs,
         )
 
     @property

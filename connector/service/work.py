@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from connector import composition, index_control, job_control
 from connector.errors import BUG, ConnectorError, ExitCode
 from connector.index_control import Looking
+from connector.report import Counts
 from connector.scratch import Scratch
 from connector.serving.logs import trace_of
 
@@ -61,6 +62,16 @@ class Done:
     def open_jobs(self) -> int:
         """How many embed jobs it left running."""
         return self.report.open_jobs if self.report else 0
+
+    @property
+    def found_nothing_to_do(self) -> bool:
+        """Whether all was in step before, so that the ledgers are as they were."""
+        report = self.report
+        if report is None or report.exit_code != ExitCode.IN_STEP or report.others:
+            return False
+        counts = report.counts
+        is_quiet = counts == Counts(unchanged=counts.unchanged)
+        return is_quiet and not any(sink.upserted or sink.deleted for sink in report.sinks.values())
 
     @property
     def has_failed(self) -> bool:
