@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
@@ -22,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from connector.serving.logs import Log
+from connector.serving.logs import Log, trace_of
 
 NOTED: Final = "vector_sync_noted"  # where in the scope a route puts what else its line in the log tells
 BAD_REQUEST: Final = 400
@@ -90,7 +89,7 @@ class Observed:
             if not status:
                 await answer(UNAVAILABLE, "the service is stopping")(scope, receive, seen)
         except Exception as error:
-            self._log.error("bug", route=route_of(scope), trace=_trace(error))
+            self._log.error("bug", route=route_of(scope), trace=trace_of(error))
             if status:
                 raise  # the answer is on its way: the server cuts the connection, so that nobody takes it for whole
             await answer(FAILED, "internal error; the log of the service has more")(scope, receive, seen)
@@ -111,13 +110,3 @@ def route_of(scope: Scope) -> str:
     """The route that was found, or "none": few, whatever clients ask for."""
     path = getattr(scope.get("route"), "path", "none")
     return path if isinstance(path, str) else "none"
-
-
-def _trace(error: Exception) -> str:
-    """Say where an error and its causes come from, but not in their words, which may quote a document."""
-    found: traceback.TracebackException | None = traceback.TracebackException.from_exception(error)  # minds circles
-    lines: list[str] = []
-    while found is not None:
-        lines += [*found.stack.format(), f"{found.exc_type.__qualname__ if found.exc_type else ''}\n"]
-        found = found.__cause__ or found.__context__
-    return "".join(lines)
