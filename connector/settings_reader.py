@@ -81,7 +81,7 @@ def read_toml(path: Path) -> Table:
     if not path.exists():
         raise ConfigError(f"{path} does not exist; run `vector-sync init` to write one, or name yours with --config")
     if path.is_dir():
-        raise ConfigError(f"cannot read {path}: is a directory")
+        raise ConfigError(f"cannot read {path}: is a directory; name one settings file (a whole folder is for `serve`)")
     try:
         return TomlConfigSettingsSource(_Sources, path).toml_data
     except OSError as error:
