@@ -23,7 +23,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise, takewhile
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from cronsim import CronSim
 
 FIELDS: Final = 5
-TICKS_THAT_TELL: Final = 50  # whose distances are looked at for the longest one
+TICKS_THAT_TELL: Final = 50  # whose distances are looked at for the longest one, and all within:
+SECONDS_THAT_TELL: Final = 9 * 86_400.0
 _FIVE_FIELDS: Final = 'five fields, as in "*/15 * * * *" or "0 3 * * SUN"'
 _ANY_TIME: Final = datetime(2026, 1, 1, tzinfo=ZoneInfo("UTC"))
 
@@ -48,8 +49,13 @@ class Crontab:
         return next(self._after(at))
 
     def longest_wait_seconds(self, at: float) -> float:
-        """Give the longest distance between the times that come next, as a measure of what "late" means."""
-        return max(late - early for early, late in pairwise(islice(self._after(at), TICKS_THAT_TELL)))
+        """Give the longest distance between the times that come next, as a measure of what "late" means.
+
+        A weekend is among them, however many times a working day has.
+        """
+        times = list(islice(self._after(at), TICKS_THAT_TELL))
+        later = takewhile(lambda time: time < at + SECONDS_THAT_TELL, self._after(times[-1]))
+        return max(late - early for early, late in pairwise(chain(times, later)))
 
     def _after(self, at: float) -> Iterator[float]:
         # Within an hour that comes twice, cronsim gives a time of day in its first turn, which may be over.

@@ -254,7 +254,7 @@ class _Run:
         report = Report(
             counts=counts,
             texts_embedded=self.embedding.texts_embedded + by_jobs.stored_texts,
-            texts_reused=self.embedding.texts_reused - by_jobs.stored_texts - texts_tried,
+            texts_reused=max(0, self.embedding.texts_reused - by_jobs.stored_texts - texts_tried),
             texts_by_jobs=by_jobs.stored_texts,
             open_jobs=by_jobs.open_jobs,
             tokens_embedded=self.embedding.tokens_embedded + by_jobs.stored_tokens,

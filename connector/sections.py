@@ -99,7 +99,7 @@ class ServiceSettings(BaseModel):
     repair: bool = Field(default=True, description="whether a reconcile also mends what it finds")
     grace_seconds: float = Field(default=25.0, ge=1, description="for what is under way when the service is stopped")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="how much is logged; documents are named at debug alone"
+        default="info", description="how much is logged; each document by name only at debug"
     )
 
     @field_validator("interval", mode="before")

@@ -313,7 +313,14 @@ def test_no_more_of_documents_is_told_than_the_settings_allow(rig: ServiceRig, s
     with rig.serving() as service:
         service.wait_for("run_ended", trigger="start")
         told = service.until(lambda it: it["state"] == "idle")
+        sink = KeptSettings.sinks["docs", "main"]
+        sink.upsert = refuse  # type: ignore[method-assign]
+        rig.write("new.md", "A new one.")
+        service.post("/run")
+        service.wait_for("run_ended", trigger="request")
+        told = service.until(lambda it: it["state"] == "idle")
         pages = [service.get(path).text for path in ("/status", "/metrics", "/")]
+        assert ("it would not have record 7" in pages[0]) is (show != "counts")
         assert told["rejected"]["count"] == 2
         assert ("secret-name" in "".join(pages)) is (show != "counts")
         assert "sings" not in "".join(pages)
@@ -329,6 +336,10 @@ def test_the_token_is_told_to_nobody(rig: ServiceRig) -> None:
         service.wait_for("run_ended", 2)
         pages = "".join(service.get(path).text for path in ("/status", "/metrics", "/", "/readyz"))
         assert "the-token-of-the-tests" not in pages + service.log.getvalue() + repr(service.service.config)
+
+
+def refuse(records: object) -> None:
+    raise SinkError("it would not have record 7")
 
 
 # --- how it ends -------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ class Reporter:
         self._now = now
         self._started_at = self._loaded_at = now()
         self._config = config
+        self._has_token = config.service.token is not None  # another one counts after a restart
         self.config_error: str | None = None  # of the settings that a reload refused
 
     def take(self, config: ServiceConfig) -> None:
@@ -52,7 +53,7 @@ class Reporter:
                 "loaded_at": iso(self._loaded_at),
                 "error": self.config_error,
             },
-            "actions": service.token is not None,
+            "actions": self._has_token,
             "show": service.show,
             "syncs": [self._sync(name, runner) for name, runner in runners.items()],
         }
@@ -98,7 +99,7 @@ class Reporter:
             "source": runner.settings.source.kind,
             "embedder": _embedder(runner.settings),
             "generation": _generation(view),
-            "sinks": standing.sinks_json(found, kinds) if found else [],
+            "sinks": standing.sinks_json(found, kinds, names=names) if found else [],
             "progress": view.progress.as_json(names=names) if view.progress else None,
             "jobs": standing.jobs_json(jobs, later_seconds=max(0.0, now - view.standing_at)),
             "rejected": standing.rejected_json(found, names=names) if found else {"count": 0, "shown": []},

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 REQUESTS_GRACE_SECONDS: Final = 3
 GRACE_SHARE: Final = 0.6
-RESTART_FOR: Final = ("host", "port", "token", "show", "grace_seconds", "log_level")
+RESTART_FOR: Final = ("host", "port", "token", "log_level")
 RUNS_AT_ONCE: Final = 1
 
 

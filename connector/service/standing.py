@@ -114,7 +114,7 @@ def question(ended: Ended | None, *, names: bool) -> str | None:
     return "; ".join(map(printable, ended.problems)) if names else IN_GENERAL[ExitCode.SAFETY]
 
 
-def sinks_json(standing: Standing, kinds: Mapping[str, str]) -> list[JsonValue]:
+def sinks_json(standing: Standing, kinds: Mapping[str, str], *, names: bool) -> list[JsonValue]:
     """How each sink of the settings stands: by its ledger, and by the latest run that ended."""
     ledgers = {ledger.sink: ledger for ledger in standing.status.sinks}
     reports = _latest_reports(standing.status.runs)
@@ -130,7 +130,7 @@ def sinks_json(standing: Standing, kinds: Mapping[str, str]) -> list[JsonValue]:
                 "in_doubt": ledger.in_doubt if ledger else 0,
                 "rejected": ledger.rejected if ledger else 0,
                 "behind": report.get("behind", 0),
-                "stopped": report.get("stopped"),
+                "stopped": report.get("stopped") if names else report.get("stopped") and "the log says why",
                 "drift": report.get("drift"),
             }
         )
