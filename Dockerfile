@@ -59,7 +59,7 @@ VOLUME /data
 EXPOSE 8090
 STOPSIGNAL SIGTERM
 # Asks the service. For a command that ends by itself: `docker run --no-healthcheck`.
-HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=3 CMD ["vector-sync", "probe"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["vector-sync", "probe", "readyz"]
 ENTRYPOINT ["vector-sync"]
 CMD ["serve"]
 # What changes most often comes last.

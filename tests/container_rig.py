@@ -61,11 +61,11 @@ def unique() -> str:
     return f"vector-sync-test-{uuid4().hex[:8]}"
 
 
-def eventually(find: Callable[[], T | None], *, what: str, seconds: float = DEADLINE_SECONDS) -> T:
-    """Give what `find` finds, as soon as it does; fail with what was waited for."""
+def eventually(find: Callable[[], T | None], *, what: Callable[[], str], seconds: float = DEADLINE_SECONDS) -> T:
+    """Give what `find` finds, as soon as it does; fail with what was waited for, as it is then."""
     deadline = time.monotonic() + seconds
     while (found := find()) is None:
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what()}"
         threading.Event().wait(POLL_SECONDS)
     return found
 
@@ -134,7 +134,7 @@ class Container:
 
     def wait(self) -> int:
         """Wait for its end, and give its exit code."""
-        return eventually(self._exit_code, what=f"the end of {self.name}: {self.logs()[-2000:]}")
+        return eventually(self._exit_code, what=lambda: f"the end of {self.name}: {self.logs()[-2000:]}")
 
     def _exit_code(self) -> int | None:
         state = self.inspect()["State"]
@@ -167,7 +167,9 @@ class Container:
 
     def is_healthy(self) -> None:
         """Wait until its health check says so."""
-        eventually(lambda: self.health == "healthy" or None, what=f"health: {json.dumps(self.inspect()['State'])}")
+        eventually(
+            lambda: self.health == "healthy" or None, what=lambda: f"health: {json.dumps(self.inspect()['State'])}"
+        )
 
     # --- of one that serves ---
 
@@ -188,7 +190,9 @@ class Container:
             done = found and found["in_step"] and found["state"] == "idle" and found["runs"]
             return found if found and done and found["sinks"][0]["documents"] == documents else None
 
-        return eventually(find, what=f"{documents} documents in step: {self.logs()[-3000:]}", seconds=seconds)
+        return eventually(
+            find, what=lambda: f"{documents} documents in step: {self.status()} {self.logs()[-3000:]}", seconds=seconds
+        )
 
     def last_run(self) -> int:
         """Give the number of the latest run, ended or not."""
@@ -203,7 +207,7 @@ class Container:
             runs = (self.status() or {"runs": []})["runs"]
             return [run for run in runs if run["id"] > number and run["exit_code"] is not None] or None
 
-        return eventually(find, what=f"a run after {number}: {self.logs()[-3000:]}")
+        return eventually(find, what=lambda: f"a run after {number}: {self.logs()[-3000:]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +222,9 @@ class Place:
     def make(cls, image: str, volume: str, folder: Path, settings: str) -> Place:
         """Write the settings. The container's user is none of this machine's, and has to read them."""
         folder.chmod(0o755)
-        (folder / "vector-sync.toml").write_text(settings)
-        (folder / "documents").mkdir()
+        for name in ("settings", "documents"):
+            (folder / name).mkdir()
+        (folder / "settings" / "vector-sync.toml").write_text(settings)
         return cls(image, volume, folder)
 
     def write(self, name: str, text: str) -> None:
@@ -230,8 +235,8 @@ class Place:
         return (
             *("--read-only", "--tmpfs", "/tmp", "--network", "none"),
             *("--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"),
-            *("--volume", f"{self.folder / 'vector-sync.toml'}:/config/vector-sync.toml:ro"),
-            *("--volume", f"{self.folder / 'documents'}:/documents:ro", "--volume", f"{self.volume}:/data"),
+            *("--volume", f"{self.folder / 'settings'}:/config:ro", "--volume", f"{self.volume}:/data"),
+            *("--volume", f"{self.folder / 'documents'}:/documents:ro"),
         )
 
     def once(self, *words: str) -> subprocess.CompletedProcess[str]:

@@ -222,8 +222,8 @@ def test_a_job_is_tried_again_where_time_may_help_and_nowhere_else() -> None:
     "name, folder, secrets",
     [
         ("kubernetes/base/vector-sync.toml", "/run/secrets/vector-sync", {"qdrant_key", "service_token"}),
-        ("compose/vector-sync.toml", "/run/secrets", {"embed_jobs_key", "qdrant_key", "service_token"}),
-        ("compose/embedded.toml", "/run/secrets", {"embed_jobs_key", "service_token"}),
+        ("compose/qdrant/vector-sync.toml", "/run/secrets", {"embed_jobs_key", "qdrant_key", "service_token"}),
+        ("compose/embedded/vector-sync.toml", "/run/secrets", {"embed_jobs_key", "service_token"}),
     ],
 )
 def test_the_settings_load_with_the_secrets_that_there_are(
