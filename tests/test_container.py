@@ -29,6 +29,7 @@ import connector
 __all__ = ["image", "volume"]  # fixtures
 
 BUSY = 75
+STOPPED = 143
 SETTINGS = """
 [source]
 kind = "files"
@@ -108,6 +109,18 @@ def test_a_folder_is_synced_by_an_ordinary_user_on_a_read_only_root(place: Place
     found = place.once("search", "when does the boat go?")
     assert "The ferry leaves at nine." in found.stdout
     assert place.once("verify").returncode == 0
+
+
+def test_a_sync_that_is_stopped_ends_in_order_and_the_next_one_goes_on(place: Place) -> None:
+    texts = 3000
+    for number in range(texts):
+        place.write(f"{number:04}.md", f"The island number {number} has a harbour.\n")
+    with place.started("sync") as container:
+        eventually(lambda: "texts embedded" in container.logs() or None, what=container.logs)
+        assert container.stop() == STOPPED
+        assert "nothing is lost" in container.logs()
+    after = json.loads(place.once("sync", "--json").stdout)
+    assert (after["exit_code"], after["texts_embedded"] < texts) == (0, True), after
 
 
 # --- the service ----------------------------------------------------------------------------------------
