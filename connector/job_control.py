@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -16,6 +17,7 @@ from .job_book import Job, JobBook
 from .jobs import Jobs, Outcome
 from .ports import JobEmbedder
 from .retry import Retry
+from .stopping import Stop
 from .vectors import SqliteVectors
 
 if TYPE_CHECKING:
@@ -51,12 +53,16 @@ def wait(settings: Settings, *, emit: Emit = ignore) -> Outcome:
         return _sum(jobs.resume(), jobs.drive())
 
 
-def look(settings: Settings, *, emit: Emit = ignore, stop: Callable[[], bool] = lambda: False) -> Outcome:
+def look(settings: Settings, *, emit: Emit = ignore, stop: Stop | None = None) -> Outcome:
     """Advance the open jobs as far as they go without waiting for the service, and store what is there.
 
     Errors are those of `wait`.
     """
-    with _open_jobs(settings, emit, stop) as (jobs, _book, _identity):
+    stop, ending = stop or Stop(), threading.Event()
+    with (
+        stop.heeded(ending.set, ending.set),
+        _open_jobs(settings, emit, Retry().until(ending), ending.is_set) as (jobs, _book, _identity),
+    ):
         return jobs.drive(wait=False)
 
 
@@ -85,7 +91,10 @@ def cancel(settings: Settings, tokens: Sequence[str], *, emit: Emit = ignore) ->
 
 @contextmanager
 def _open_jobs(
-    settings: Settings, emit: Emit, stop: Callable[[], bool] = lambda: False
+    settings: Settings,
+    emit: Emit,
+    retry: Retry = Retry(),  # noqa: B008 - frozen
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Jobs, JobBook, str]]:
     """Open the jobs of the embedder that is in the settings; the checkpoints, which hold the lease, first."""
     with ExitStack() as opened:
@@ -106,7 +115,8 @@ def _open_jobs(
         )
         book = JobBook(checkpoints)
         folder = checkpoints.folder / JOBS_FOLDER
-        yield Jobs(embedder, book, vectors, folder, retry=Retry(), emit=emit, stop=stop), book, embedder.identity
+        jobs = Jobs(embedder, book, vectors, folder, retry=retry, emit=emit, sleep=retry.sleep, stop=stop)
+        yield jobs, book, embedder.identity
 
 
 def _sum(one: Outcome, last: Outcome) -> Outcome:

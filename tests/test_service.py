@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from typing import Any
 
 import pytest
 from service_rig import HashSettings, KeptSettings, ServiceRig, job_service
 from service_rig import rig as rig  # noqa: PLC0414 - a fixture
 
+from connector import job_control
 from connector.checkpoint import Checkpoints
-from connector.errors import ConfigError, LeaseError, SinkError
+from connector.composition import sync
+from connector.config import Settings
+from connector.errors import ConfigError, LeaseError, SinkError, TransientError
+from connector.lease import os_lock
 from connector.service.server import Service
+from connector.stopping import Stop
+from connector.testing.fake_jobs import Fault
 
 HOUR = 3600.0
 HANGS_SECONDS = 30.0
@@ -90,6 +97,39 @@ def test_while_another_run_holds_the_state_it_waits_and_says_who_has_it(rig: Ser
         service.wait_for("run_ended", trigger="retry", exit_code=0)
 
 
+@pytest.mark.parametrize("times", ['interval = "1h"', 'cron = "0 * * * *"'], ids=["interval", "cron"])
+def test_a_clock_that_is_put_back_makes_no_run_wait_until_it_is_there_again(rig: ServiceRig, times: str) -> None:
+    rig.configure(f"{times}\nwatch = false")
+    with rig.serving() as service:
+        service.wait_for("run_ended", trigger="start")
+        service.until(lambda it: it["state"] == "idle")
+        service.advance(-7 * 24 * HOUR)
+
+        def has_run(told: dict[str, Any]) -> bool:
+            service.advance(60)
+            return len(told["runs"]) == 2
+
+        service.until(has_run)
+        assert service.clock.ahead_seconds < 0
+
+
+def test_a_comparison_comes_though_the_clock_was_put_back(rig: ServiceRig) -> None:
+    rig.configure('interval = "30d"\nwatch = false\nreconcile = "0 * * * *"')
+    with rig.serving() as service:
+        service.post("/run", {"verify": True})
+        service.wait_for("compared")
+        before = service.until(lambda it: it["state"] == "idle" and it["reconcile"]["last_at"] is not None)["reconcile"]
+        service.advance(-7 * 24 * HOUR)
+
+        def is_compared(_told: dict[str, Any]) -> bool:
+            service.advance(60)
+            return len(service.log.of("compared")) > 1
+
+        service.until(is_compared)
+        told = service.until(lambda it: it["state"] == "idle")["reconcile"]
+        assert told["last_at"] < before["last_at"]
+
+
 def test_two_syncs_never_run_at_once(rig: ServiceRig) -> None:
     rig.configure(name="more")
     rig.write("bees.md", "All there is to know about bees.", sync="more")
@@ -115,6 +155,31 @@ def test_two_syncs_never_run_at_once(rig: ServiceRig) -> None:
         order = [(it["event"], it["sync"]) for it in service.log.lines if it["event"] in ("run_started", "run_ended")]
         assert order[0][1] == order[1][1]
         assert order[2][1] == order[3][1]
+
+
+def test_a_sync_that_is_paused_while_it_is_queued_begins_when_it_is_resumed(rig: ServiceRig) -> None:
+    rig.configure(name="more")
+    rig.write("bees.md", "All there is to know about bees.", sync="more")
+    hanging, released = threading.Event(), threading.Event()
+
+    def hang(_text: str) -> bool:
+        hanging.set()
+        assert released.wait(HANGS_SECONDS)
+        return False
+
+    HashSettings.made.reject = hang
+    with rig.serving(rig.folder) as service:
+        assert hanging.wait(HANGS_SECONDS)
+        first = service.wait_for("run_started")["sync"]
+        queued = "more" if first == "docs" else "docs"
+        service.until(lambda it: it["state"] == "queued", queued)
+        service.post(f"/pause?sync={queued}")
+        released.set()
+        service.wait_for("run_ended", sync=first)
+        service.until(lambda it: it["state"] == "paused", queued)
+        assert [it["sync"] for it in service.log.of("run_started")] == [first]
+        service.post(f"/resume?sync={queued}")
+        service.wait_for("run_ended", sync=queued, exit_code=0)
 
 
 # --- embed jobs --------------------------------------------------------------------------------------
@@ -144,6 +209,57 @@ def test_an_open_embed_job_holds_nothing_up_and_is_taken_in_when_it_is_done(rig:
         assert len(told["runs"]) == 3, "a look at a job is no run"
         assert len(rig.held()) == 14
         assert set(jobs.billed.values()) == {1}
+
+
+def test_a_service_that_is_started_again_counts_no_run_that_waited_for_a_job_as_failed(rig: ServiceRig) -> None:
+    HashSettings.made = jobs = job_service()
+    jobs.job_looks = 1000
+    rig.configure('cron = "0 3 1 1 *"\nwatch = false')
+    for number in range(10):
+        rig.write(f"{number}.md", f"Document number {number}.")
+    with rig.serving() as service:
+        service.wait_for("run_ended", trigger="start", exit_code=3)
+        for count in (1, 2, 3):
+            service.post("/run")
+            service.wait_for("run_ended", count, trigger="request", exit_code=3)
+    with rig.serving() as service:
+        assert service.until(lambda it: it["state"] == "idle")["next_because"] == "jobs"
+
+
+def test_a_bug_in_a_look_at_jobs_costs_that_look(rig: ServiceRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    HashSettings.made = jobs = job_service()
+    jobs.job_looks = 3
+    rig.configure('interval = "30d"\nwatch = false')
+    for number in range(10):
+        rig.write(f"{number}.md", f"Document number {number}.")
+    with rig.serving() as service:
+        service.wait_for("run_ended", trigger="start", exit_code=3)
+        service.until(lambda it: it["state"] == "idle")
+        with monkeypatch.context() as patched:
+            patched.setattr(job_control, "look", a_bug)
+            service.advance(31)
+            assert "RuntimeError" in service.wait_for("bug")["trace"]
+            service.until(lambda it: it["state"] == "idle")
+        assert service.get("/livez").status_code == 200
+        service.post("/run")
+        service.wait_for("run_ended", trigger="request")
+
+
+def test_a_look_at_jobs_waits_for_nothing_once_it_is_asked_to_end(rig: ServiceRig) -> None:
+    HashSettings.made = jobs = job_service()
+    for number in range(10):
+        rig.write(f"{number}.md", f"Document number {number}.")
+    settings, stop = Settings.load(rig.path), Stop()
+    assert sync(settings, wait_for_jobs=False).open_jobs == 1
+    before = jobs.called["job"]
+    jobs.faults["job"].extend([Fault.BUSY] * 10)
+    with pytest.raises(TransientError):
+        job_control.look(settings, emit=lambda _event: stop.ask(), stop=stop)
+    assert jobs.called["job"] == before + 1
+
+
+def a_bug(*_args: object, **_named: object) -> None:
+    raise RuntimeError
 
 
 # --- what it is told to do ---------------------------------------------------------------------------
@@ -261,6 +377,25 @@ def test_a_sync_that_is_added_begins_and_one_that_is_removed_ends(rig: ServiceRi
         assert rig.held("docs"), "what it has written stays"
 
 
+def test_a_reload_that_is_refused_holds_nothing_of_the_syncs_that_it_would_have_added(rig: ServiceRig) -> None:
+    with rig.serving(rig.folder) as service:
+        rig.configure(name="first")
+        rig.configure(name="second")
+        with os_lock(rig.folder / "state-second" / "service"):
+            service.service.reload()
+            assert "another service has the sync second" in service.wait_for("reload_refused")["error"]
+        service.service.reload()
+        assert service.wait_for("reloaded")["syncs"] == ["docs", "first", "second"]
+
+
+def test_a_sync_whose_file_got_another_name_asks_for_a_restart(rig: ServiceRig) -> None:
+    with rig.serving(rig.folder) as service:
+        rig.path.rename(rig.folder / "renamed.toml")
+        service.service.reload()
+        told = service.wait_for("reload_refused")["error"]
+        assert told.endswith('renamed.toml: [state] path is that of the sync "docs" until the service is restarted')
+
+
 def test_a_second_service_on_the_same_state_is_refused(rig: ServiceRig) -> None:
     with rig.serving() as service:
         service.wait_for("run_ended")
@@ -280,6 +415,35 @@ def test_wrong_settings_at_the_start_end_it(rig: ServiceRig) -> None:
     rig.configure("intervall = 7")
     with pytest.raises(ConfigError, match="did you mean"), Service.open(rig.path):
         pass
+
+
+def test_what_a_run_beside_it_has_done_is_told_too(rig: ServiceRig) -> None:
+    with rig.serving() as service:
+        service.wait_for("run_ended", trigger="start")
+        service.until(lambda it: it["state"] == "idle")
+        rig.write("new.md", "A new one.")
+        sync(Settings.load(rig.path))
+        service.post("/run")
+        service.wait_for("run_ended", trigger="request", unchanged=4)
+        assert service.until(lambda it: it["state"] == "idle")["sinks"][0]["documents"] == 4
+
+
+@pytest.mark.parametrize("repair", ["true", "false"])
+def test_a_comparison_that_finds_nothing_makes_a_sync_that_is_behind_no_better(rig: ServiceRig, repair: str) -> None:
+    rig.configure(f'interval = "30d"\nwatch = false\nreconcile = "0 3 * * *"\nrepair = {repair}')
+    with rig.serving() as service:
+        service.wait_for("run_ended", trigger="start")
+        for name in ("cats", "dogs"):
+            (rig.folder / "docs" / f"{name}.md").unlink()
+        service.post("/run")
+        service.wait_for("run_ended", exit_code=4)
+        service.until(lambda it: it["state"] == "idle")
+        service.advance(25 * HOUR)
+        service.wait_for("compared", exit_code=0)
+        assert service.until(lambda it: it["state"] == "idle")["question"]
+        told = service.get("/metrics").text
+        assert 'vsync_last_run_exit_code{sync="docs"} 4.0' in told
+        assert 'vsync_guard_blocked{sync="docs"} 1.0' in told
 
 
 # --- what it tells -----------------------------------------------------------------------------------

@@ -136,6 +136,18 @@ def test_stopped_in_the_middle_of_a_run_the_next_start_goes_on_from_there(projec
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
+def test_signals_that_come_while_it_ends_are_as_good_as_those_before(project: Path) -> None:
+    many(project)
+    with process(project) as service:
+        service.wait_for("run_started")
+        service.running.send_signal(signal.SIGTERM)
+        service.wait_for(f"Finished server process [{service.running.pid}]")
+        service.running.send_signal(signal.SIGHUP)
+        service.running.send_signal(signal.SIGUSR1)
+        assert service.end(signal.SIGTERM) == 0
+        service.wait_for("stopped")
+
+
 def test_a_second_one_leaves_with_75_and_commands_beside_it_work(project: Path) -> None:
     with process(project) as service:
         service.wait_for("run_ended", exit_code=0)

@@ -32,7 +32,7 @@ from connector.stopping import Stop
 from .api import Wish
 from .memory import Memory
 from .schedule import ENDED_WELL, JOB_POLL_SECONDS, Due, LastRun, Timetable, has_failed, next_reconcile, next_run
-from .standing import Ended, Standing
+from .standing import Ended, Standing, waited_for_jobs
 from .work import Compared, Done, Surroundings, Work
 
 if TYPE_CHECKING:
@@ -223,7 +223,8 @@ class Runner:
             with self._turn() as has_turn:
                 if not has_turn:
                     return
-                self._do(task)
+                if self._may_begin(task):
+                    self._do(task)
 
     def _begin(self) -> None:
         """Open the state once, which brings an old one up to date; take over what it remembers."""
@@ -244,9 +245,10 @@ class Runner:
         runs = self._standing.status.runs if self._standing else ()
         if self._service.cron is None or not runs or runs[0].ended_at is None or runs[0].exit_code is None:
             return None
-        failures = next((n for n, run in enumerate(runs) if not has_failed(run.exit_code or 0)), len(runs))
+        codes = [ExitCode.IN_STEP if waited_for_jobs(run) else run.exit_code or 0 for run in runs]
+        failures = next((n for n, code in enumerate(codes) if not has_failed(code)), len(runs))
         is_open = bool(self._standing and self._standing.jobs)
-        return LastRun(runs[0].started_at, runs[0].ended_at, runs[0].exit_code, failures, open_jobs=is_open)
+        return LastRun(runs[0].started_at, runs[0].ended_at, codes[0], failures, open_jobs=is_open)
 
     def _next(self) -> Task | None:
         """Wait for the next task; None: it is stopped."""
@@ -254,6 +256,7 @@ class Runner:
             self._state = "idle"
             while not self._stopping.is_asked:
                 now = self._around.now()
+                self._mind_the_clock(now)
                 if task := self._task(now):
                     return task
                 self._changed.wait(self._wait_seconds(now))
@@ -277,6 +280,17 @@ class Runner:
             return Task("cron", reconcile=True)
         return None
 
+    def _mind_the_clock(self, now: float) -> None:
+        """Let all that was be over, if people put the clock back; else waits would last until it is there again."""
+        if (last := self._last) and last.ended_at > now:
+            self._last = replace(last, started_at=min(last.started_at, now), ended_at=now)
+        if self._looked_at is not None:
+            self._looked_at = min(self._looked_at, now)
+        self._reconcile_after = min(self._reconcile_after, now + LONGEST_WAIT_SECONDS)
+        self._since = min(self._since, now)
+        if (at := self._memory.reconciled_at) is not None and at > now:
+            self._memory = msgspec.structs.replace(self._memory, reconciled_at=now)
+
     def _wait_seconds(self, now: float) -> float:
         if self._memory.is_paused:
             return LONGEST_WAIT_SECONDS
@@ -295,7 +309,7 @@ class Runner:
         cron = self._service.reconcile
         crontab = Crontab(cron, self._service.time_zone) if cron else None
         due = next_reconcile(crontab, self._memory.reconciled_at, since=self._since, now=now)
-        return due and replace(due, at=max(due.at, min(self._reconcile_after, now + LONGEST_WAIT_SECONDS)))
+        return due and replace(due, at=max(due.at, self._reconcile_after))
 
     @property
     def _timetable(self) -> Timetable:
@@ -314,6 +328,16 @@ class Runner:
             yield not self._stopping.is_asked
         finally:
             turns.release()
+
+    def _may_begin(self, task: Task) -> bool:
+        """Tell whether it was not paused while it was queued; if it was, what was asked for comes when it goes on."""
+        with self._changed:
+            if not self._memory.is_paused:
+                return True
+            if task.trigger == "request":
+                self._asked.wish = self._asked.wish or task.wish
+            self._asked.changed |= task.trigger == "watch"
+            return False
 
     # --- what it does -------------------------------------------------------------------------------
 
@@ -341,7 +365,12 @@ class Runner:
         done = work.sync(task.trigger, task.wish, self._watch_work, plan_jobs=self._plan_jobs)
         self._plan_jobs = True
         self._note(task.trigger, done)
-        self._look(is_as_before=done.found_nothing_to_do)
+        self._look(is_as_before=done.found_nothing_to_do and self._is_next(done.run_id))
+
+    def _is_next(self, run_id: int) -> bool:
+        """Tell whether no other run, as one by the command line, has come since the state was read."""
+        runs = self._standing.status.runs if self._standing else ()
+        return bool(runs) and runs[0].id == run_id - 1
 
     def _watch_work(self, progress: Progress) -> None:
         self._set(progress=progress)

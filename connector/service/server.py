@@ -69,7 +69,8 @@ def serve(path: Path, *, listening: Callable[[str], object] = lambda _url: None,
         ConfigError: the settings cannot work, or the port is in use.
         LeaseError: another service has one of the syncs.
     """
-    with Service.open(path, stream=stream) as service, _signals(service):
+    with _signals() as reach, Service.open(path, stream=stream) as service:
+        reach(service)
         listening(service.url)
         service.run()
     return service.ended_in_order
@@ -243,6 +244,8 @@ class Service:
         self._tell_metrics(sync)
         self.runners[sync.name] = runner
         runner.start()
+        if self._stopping.is_asked:  # while the settings were read again
+            runner.stop()
         self._watch(sync, runner)
 
     def _tell_metrics(self, sync: NamedSync) -> None:
@@ -272,9 +275,21 @@ class Service:
         for sync in found.syncs:
             if states.get(sync.name, sync.settings.state_path) != sync.settings.state_path:
                 raise ConfigError(f"{sync.path}: [state] path has changed; restart the service for that")
-        for sync in found.syncs:
-            if sync.name not in self.runners:
+        new = [sync for sync in found.syncs if sync.name not in self.runners]
+        ours = {it.settings.state_path: it.name for it in [*self._leaving, *self.runners.values()]}
+        for sync in new:
+            if other := ours.get(sync.settings.state_path):
+                until = "the service is restarted" if other in self.runners else "its run has ended"
+                raise ConfigError(f'{sync.path}: [state] path is that of the sync "{other}" until {until}')
+        claimed: list[str] = []
+        try:
+            for sync in new:
                 self._claim(sync)
+                claimed.append(sync.name)
+        except ConnectorError:
+            for name in claimed:  # so that the next try can have them
+                self._claimed.pop(name).close()
+            raise
 
     def _change_to(self, found: ServiceConfig) -> None:
         before, self.config = self.config, found
@@ -306,11 +321,11 @@ class Service:
         def let_go() -> None:
             while not runner.join(1.0):
                 pass
+            self._around.metrics.remove(name)  # before another of this name may come
             claimed.close()
-            self._around.metrics.remove(name)
-            self._around.log.info("left", sync=name)
             with suppress(ValueError):
                 self._leaving.remove(runner)
+            self._around.log.info("left", sync=name)
 
         threading.Thread(target=let_go, name=f"leaving {name}", daemon=True).start()
 
@@ -342,28 +357,29 @@ def _ours(settings: Settings) -> list[Path]:
 
 
 @contextmanager
-def _signals(service: Service) -> Iterator[None]:
-    """Have signals reach a service, where they can be had: in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _signals() -> Iterator[Callable[[Service], None]]:
+    """Give what has signals reach a service, until it is closed; where they can be had: in the main thread.
 
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is Python's
-        service.stop()
+    Before, SIGHUP and SIGUSR1 come to nothing, as there is nothing to read again; the others end the start.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda _service: None
+        return
 
     def in_a_thread(act: Callable[[], object]) -> Callable[[int, FrameType | None], None]:
         """A signal may come while its thread holds a lock: so what takes locks, or long, has a thread of its own."""
         return lambda _number, _frame: threading.Thread(target=act, daemon=True).start()
 
-    actions = {
-        signal.SIGTERM: stop,
-        signal.SIGINT: stop,
-        signal.SIGHUP: in_a_thread(service.reload),
-        signal.SIGUSR1: in_a_thread(service.tell),
-    }
-    before = {number: signal.signal(number, action) for number, action in actions.items()}
+    def reach(service: Service) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: service.stop())
+        signal.signal(signal.SIGHUP, in_a_thread(service.reload))
+        signal.signal(signal.SIGUSR1, in_a_thread(service.tell))
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before |= {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGUSR1)}
     try:
-        yield
+        yield reach
     finally:
         for number, action in before.items():
             signal.signal(number, action)

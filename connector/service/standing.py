@@ -93,6 +93,14 @@ class Ended:
     open_jobs: int = 0
 
 
+def waited_for_jobs(run: Run) -> bool:
+    """Tell whether all that a run left undone was in embed jobs; `work.Done` tells it of one that has just ended."""
+    sinks = run.report.get("sinks")
+    reports = sinks.values() if isinstance(sinks, dict) else ()
+    is_stopped = any(isinstance(report, dict) and report.get("stopped") for report in reports)
+    return run.exit_code == ExitCode.BEHIND and bool(run.report.get("open_jobs")) and not is_stopped
+
+
 def why(ended: Ended | None, jobs: Sequence[SeenJob], *, names: bool) -> str | None:
     """Say in a line why a sync is not in step."""
     if ended is None or ended.exit_code in ENDED_WELL:

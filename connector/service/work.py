@@ -130,17 +130,19 @@ class Work:
             log.note(event)
 
         try:
-            return job_control.look(self.settings, emit=emit, stop=lambda: self.stop.is_asked)
+            return job_control.look(self.settings, emit=emit, stop=self.stop)
         except ConnectorError as error:
             self.around.log.warning("jobs_not_seen", sync=self.name, error=str(error))
-            return None
+        except Exception as error:  # noqa: BLE001 - a bug costs one look, as it costs one run
+            self.around.log.error("bug", sync=self.name, trace=trace_of(error))  # noqa: TRY400 - no words of the error
+        return None
 
     def reconcile(self, trigger: str, wish: Wish, watch: Callable[[Progress], None], *, repair: bool) -> Compared:
         """Compare every record with its ledger, and mend what is found if that is wanted."""
         onlookers = _Onlookers.of(self, trigger)
         watch(onlookers.progress)
         told: list[str] = []
-        done = onlookers.end(lambda: self._compare(wish, onlookers, told, repair=repair))
+        done = onlookers.end(lambda: self._compare(wish, onlookers, told, repair=repair), is_run=False)
         line = told[0] if told else (done.problems[0] if done.problems else "")
         if not told or done.exit_code == ExitCode.BUSY:
             return Compared(done.exit_code, done.began_at, line, None)
@@ -206,8 +208,11 @@ class _Onlookers:
 
         self.emit = emit
 
-    def end(self, call: Callable[[], Report | int]) -> Done:
-        """Make the call, and tell all of them how it ended. A bug costs one run, not the service."""
+    def end(self, call: Callable[[], Report | int], *, is_run: bool = True) -> Done:
+        """Make the call, and tell all of them how it ended. A bug costs one run, not the service.
+
+        What is no run, a comparison, is one as soon as it gives a report: it has synced what it found.
+        """
         report: Report | None = None
         problems: tuple[str, ...] = ()
         try:
@@ -224,6 +229,7 @@ class _Onlookers:
         if report is not None:
             self._log.end(code, report.as_json())
         self._trace.end(code, report)
-        if not self.work.stop.is_asked:  # one that was stopped says nothing about the sync
+        is_run = is_run or report is not None
+        if is_run and not self.work.stop.is_asked:  # one that was stopped says nothing about the sync
             around.metrics.note_run(self.work.name, report, code, now - began, now)
         return Done(code, began, now, problems, report, self.progress.run_id or (report.run_id if report else 0))
