@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +12,9 @@ import httpx
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from soak_service import Life, Sample, ServiceUnderTest
-from soak_world import Edit, Outage, longest_calm
 
 PROBE_SECONDS = 0.5
 LOOK_SECONDS = 2.5
-WARM_UP_SECONDS = 60.0
-FLAT = {"rss_mb": 1.10, "files": 1.10, "threads": 1.10}
-"""How much more the last quarter of a life may hold than the first one after the warm-up, of each median."""
-LONG_LIFE_SECONDS = 240.0  # of shorter ones the numbers are told, and prove nothing
 
 
 # --- /status: what it has to tell, at least -------------------------------------------------------------------------
@@ -218,68 +212,3 @@ def _asked(client: httpx.Client, path: str) -> tuple[int, str]:
     except httpx.HTTPError as error:
         return 0, type(error).__name__
     return answer.status_code, answer.text
-
-
-# --- how long edits took --------------------------------------------------------------------------------
-
-
-def spread(numbers: Sequence[float]) -> dict[str, float | int]:
-    """Give the median, the 95th percentile and the maximum."""
-    if not numbers:
-        return {"count": 0}
-    ordered = sorted(numbers)
-    at_95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-    return {
-        "count": len(ordered),
-        "median": round(statistics.median(ordered), 3),
-        "p95": round(at_95, 3),
-        "max": round(ordered[-1], 3),
-    }
-
-
-def lags(
-    edits: Sequence[Edit], outages: Sequence[Outage], sinks: Sequence[str], interval: float
-) -> Iterator[tuple[str, list[float]]]:
-    """Give the delays, in intervals, by sink, watch, and whether something was wrong meanwhile."""
-    found: dict[str, list[float]] = {}
-    for edit in edits:
-        for sink in sinks:
-            if (seen := edit.seen.get(sink)) is None:
-                continue
-            calm, troubled = longest_calm(edit.at, seen, outages)
-            kind = "by trouble" if troubled else f"calm, watch {'on' if edit.watched else 'off'}"
-            found.setdefault(f"{sink}: {kind}", []).append(calm / interval)
-            found.setdefault(f"{sink}: all, from the edit, faults included", []).append((seen - edit.at) / interval)
-    yield from sorted(found.items())
-
-
-# --- whether it is flat ---------------------------------------------------------------------------------
-
-
-def flatness(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Compare the first quarter after the warm-up of the longest life with the last one, by samples at rest."""
-    by_life: dict[int, list[Sample]] = {}
-    for sample in samples:
-        by_life.setdefault(sample.life, []).append(sample)
-    if not by_life:
-        return {"seconds": 0.0, "samples": 0}
-    life = max(by_life.values(), key=lambda it: it[-1].at - it[0].at)
-    seconds = life[-1].at - life[0].at
-    warm = [it for it in life if it.at - life[0].at >= min(WARM_UP_SECONDS, seconds / 4) and it.at_rest] or life
-    quarter = max(1, len(warm) // 4)
-    told: dict[str, Any] = {
-        "seconds": round(seconds, 1),
-        "samples": len(life),
-        "at rest": len(warm),
-        "life": life[0].life,
-    }
-    for name in FLAT:
-        first = statistics.median(getattr(it, name) for it in warm[:quarter])
-        last = statistics.median(getattr(it, name) for it in warm[-quarter:])
-        told[name] = {
-            "first": round(first, 1),
-            "last": round(last, 1),
-            "ratio": round(last / first, 3),
-            "max": round(max(getattr(it, name) for it in life), 1),
-        }
-    return told

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -273,45 +271,3 @@ class ServiceUnderTest:
 
     def _environment(self) -> dict[str, str]:
         return os.environ | {"VECTOR_SYNC_SERVICE__TOKEN": TOKEN}
-
-
-# --- orders ---------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def paused(service: ServiceUnderTest) -> Iterator[None]:
-    """Pause the sync for as long as the body runs."""
-    with service.outages.during("paused"):
-        if service.post("/pause") != 202:
-            service.wrong("/pause was refused")
-        yield
-        if service.post("/resume") != 202:
-            service.wrong("/resume was refused")
-
-
-def reload(service: ServiceUnderTest, *, watch: bool) -> None:
-    """Have it read valid settings."""
-    before = (service.status() or {}).get("config", {})
-    service.configure(watch=watch)
-    service.life.process.send_signal(signal.SIGHUP)
-
-    def is_taken() -> bool:
-        config = (service.status() or {}).get("config", {"error": "no answer"})
-        return config["error"] is None and config["loaded_at"] != before.get("loaded_at")
-
-    service.expect("valid settings are taken after SIGHUP", is_taken, 10.0)
-
-
-def reload_wrong(service: ServiceUnderTest) -> None:
-    """Have it read settings that cannot work, which changes nothing; and some time later those that it has."""
-    service.configure(watch=service.watch, more="intervall = 3\n")
-    service.life.process.send_signal(signal.SIGHUP)
-
-    def is_told() -> bool:
-        return "intervall" in str((service.status() or {}).get("config", {}).get("error"))
-
-    service.expect("wrong settings are told of after SIGHUP", is_told, 10.0)
-    if service.answers("/readyz") != 200:
-        service.wrong("/readyz was not 200 after a SIGHUP with wrong settings")
-    threading.Event().wait(2 * service.interval)
-    reload(service, watch=service.watch)
