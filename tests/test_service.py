@@ -16,6 +16,7 @@ from connector.composition import sync
 from connector.config import Settings
 from connector.errors import ConfigError, LeaseError, SinkError, TransientError
 from connector.lease import os_lock
+from connector.service.api import Wish
 from connector.service.server import Service
 from connector.stopping import Stop
 from connector.testing.fake_jobs import Fault
@@ -294,6 +295,11 @@ def test_a_run_that_stops_to_ask_says_so_and_is_confirmed_by_a_request(rig: Serv
         service.post("/run", {"confirm_deletes": 2})
         service.wait_for("run_ended", exit_code=0, deleted=2)
         assert service.until(lambda it: it["in_step"])["question"] is None
+
+
+def test_of_two_requests_before_a_run_neither_is_lost() -> None:
+    assert Wish(confirm_deletes=5) | Wish() | Wish(verify=True) == Wish(confirm_deletes=5, verify=True)
+    assert Wish(confirm_deletes=2) | Wish(confirm_deletes=7, confirm_cost=True) == Wish(7, confirm_cost=True)
 
 
 def test_records_that_vanish_behind_our_back_are_found_and_mended_on_schedule(rig: ServiceRig) -> None:

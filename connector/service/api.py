@@ -79,6 +79,16 @@ class Wish:
     verify: bool = False
     """Compare every record, too."""
 
+    def __or__(self, other: Wish) -> Wish:
+        """Allow what either allows: two people asked before a run began, and both were told that it comes."""
+        numbers = [it for it in (self.confirm_deletes, other.confirm_deletes) if it is not None]
+        return Wish(
+            max(numbers, default=None),
+            self.accept_reembed or other.accept_reembed,
+            self.confirm_cost or other.confirm_cost,
+            self.verify or other.verify,
+        )
+
 
 class Backend(Protocol):
     """What stands behind the addresses. A sync of None means all of them, or in a search the first."""

@@ -143,9 +143,9 @@ class Runner:
         return self._memory.is_paused
 
     def ask(self, wish: Wish) -> None:
-        """Have it run as soon as it can; of two wishes that come before it does, the later one counts."""
+        """Have it run as soon as it can, with all that was wished for until then."""
         with self._changed:
-            self._asked.wish = wish
+            self._asked.wish = wish | (self._asked.wish or NOTHING)
             self._changed.notify_all()
 
     def poke(self) -> None:
@@ -335,7 +335,7 @@ class Runner:
             if not self._memory.is_paused:
                 return True
             if task.trigger == "request":
-                self._asked.wish = self._asked.wish or task.wish
+                self._asked.wish = task.wish | (self._asked.wish or NOTHING)
             self._asked.changed |= task.trigger == "watch"
             return False
 
