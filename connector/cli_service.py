@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 PROBES: Final = ("livez", "readyz", "startupz")
 PROBE_SECONDS: Final = 5.0
+MAX_TOLD_BYTES: Final = 10_000
 
 
 @click.command()
@@ -51,17 +53,21 @@ def probe(ctx: click.Context, what: str) -> None:
 
     For HEALTHCHECK of a container, and for exec probes.
     """
-    import httpx
+    from http.client import HTTPConnection, HTTPException  # a probe comes every few seconds: no more than it needs
 
     from .service_config import load_service_settings
 
     settings = load_service_settings(ctx.obj)
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared with
-    url = f"http://{host}:{settings.port}/{what}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared with
+    connection = HTTPConnection(host, settings.port, timeout=PROBE_SECONDS)
     try:
-        answer = httpx.get(url, timeout=PROBE_SECONDS, trust_env=False)
-    except httpx.HTTPError as error:
-        terminal.complain(f"{url} does not answer: {type(error).__name__}")
+        connection.request("GET", f"/{what}")
+        answer = connection.getresponse()
+        told = answer.read(MAX_TOLD_BYTES).decode(errors="replace")
+    except (OSError, HTTPException) as error:
+        terminal.complain(f"{host} does not answer at port {settings.port}: {type(error).__name__}")
         ctx.exit(1)
-    terminal.say(terminal.printable(answer.text.strip()))
-    ctx.exit(0 if answer.is_success else 1)
+    finally:
+        connection.close()
+    terminal.say(terminal.printable(told.strip()))
+    ctx.exit(0 if answer.status == HTTPStatus.OK else 1)
