@@ -15,6 +15,7 @@ under way when the service stops ends in order, and the next start goes on.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -225,6 +226,7 @@ class Runner:
                     return
                 if self._may_begin(task):
                     self._do(task)
+                    gc.collect()  # what a run leaves is old by then: left alone, the collector comes to it after days
 
     def _begin(self) -> None:
         """Open the state once, which brings an old one up to date; take over what it remembers."""
