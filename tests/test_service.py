@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from contextlib import closing
 from typing import Any
 
@@ -510,6 +512,30 @@ def test_the_token_is_told_to_nobody(rig: ServiceRig) -> None:
 
 def refuse(records: object) -> None:
     raise SinkError("it would not have record 7")
+
+
+def test_what_a_run_leaves_behind_is_gone_when_it_has_ended(rig: ServiceRig) -> None:
+    left: list[weakref.ref[set[object]]] = []
+
+    class Node(set[object]):
+        """Can be referred to, and refers to itself."""
+
+    def leave_a_cycle(text: str) -> bool:
+        node = Node()
+        node.self = node  # type: ignore[attr-defined]
+        left.append(weakref.ref(node))
+        return False
+
+    HashSettings.made.reject = leave_a_cycle
+    gc.disable()
+    try:
+        with rig.serving() as service:
+            service.wait_for("run_ended", trigger="start")
+            service.until(lambda it: it["state"] == "idle")
+            assert left
+            assert all(node() is None for node in left)
+    finally:
+        gc.enable()
 
 
 # --- how it ends -------------------------------------------------------------------------------------
