@@ -56,6 +56,11 @@ MUTANTS = [
 ]  # fmt: skip
 
 
+def test_every_mutant_of_the_jobs_fits_the_code() -> None:
+    for mutant in MUTANTS:
+        assert (ROOT / "connector" / mutant.file).read_text().count(mutant.old) == 1, mutant.name
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_a_mutant_of_the_jobs_is_caught(mutant: Mutant, folder: Path) -> None:

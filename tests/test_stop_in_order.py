@@ -91,6 +91,19 @@ def test_what_is_queued_is_committed_before_the_run_ends(rig: Rig) -> None:
     assert report.sinks["main"].upserted == len(MANY) - held, "what was committed is not written again"
 
 
+def test_no_call_to_the_embedder_is_begun_after_the_stop(rig: Rig) -> None:
+    stop = rig.stop = Stop()
+
+    def ask(text: str) -> bool:
+        stop.ask()
+        return False
+
+    rig.embedder.texts_per_call = GROUP // 2
+    rig.embedder.reject = ask
+    assert rig.sync(MANY).exit_code is ExitCode.BEHIND
+    assert rig.embedder.calls == 1
+
+
 def test_in_a_hurry_a_call_that_hangs_is_the_last_one(rig: Rig) -> None:
     (sink,) = rig.sinks
     called, hurried = threading.Event(), threading.Event()

@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SEVERAL = ("tests/test_several_sinks.py",)
 FIT = ("tests/test_fit.py",)
+STOP = ("tests/test_stop_in_order.py", "tests/test_stopping.py")
 ENOUGH = ("tests/test_sync.py", "tests/test_plan.py", "tests/test_stores.py", "tests/test_crash.py")
 
 
@@ -68,12 +69,12 @@ MUTANTS = [
     Mutant("rejections escape the guard", "tally.py", "        return [change for change in changes if not change.removes_document]", "        return changes"),
     Mutant("moved documents count as deleted", "tally.py", "            gone=len(leaving) - moved,", "            gone=len(leaving),"),
     Mutant("fingerprints are kept though something is behind", "engine.py", "            if not (delivery.behind or delivery.stopped or not survey.complete):", "            if True:"),
-    Mutant("a skipped document counts as done", "engine.py", "            delivery.behind += len(survey.skipped)\n", ""),
+    Mutant("a skipped document counts as done", "engine.py", "delivery.behind += len(survey.skipped) + survey.waiting", "delivery.behind += survey.waiting"),
     Mutant("check comes after paying", "engine.py", "            delivery.check()\n", "            pass\n"),
     Mutant("another embedder is not asked about", "engine.py", "if not self.options.accept_reembed and (objection", "if False and (objection"),
     Mutant("a sink that is down ends the run", "delivery.py", "STOPS = (TransientError, SinkError)", "STOPS = (SinkError,)", SEVERAL),
     Mutant("a stopped sink's ledger is touched", "delivery.py", "        if self.stopped or self._incarnation is None:\n            return 0\n", "", SEVERAL),
-    Mutant("calls wait on when the sink has stopped", "delivery.py", "        if self._is_given_up:", "        if False:", SEVERAL),
+    Mutant("calls wait on when the sink has stopped", "delivery.py", "        if self._is_given_up:\n            raise _StoppedError\n", "", SEVERAL),
     Mutant("alterations are silent", "delivery.py", "            elif change.alterations:", "            elif False:", FIT),
     Mutant("sinks are not asked beforehand", "survey.py", "if not change.upserts or sink not in self.fits:", "if True:", FIT),
     Mutant("documents are read for sinks that are left out", "survey.py", "                continue\n            is_new", "            is_new", SEVERAL),
@@ -81,8 +82,21 @@ MUTANTS = [
     Mutant("what a slow sink was sent counts twice", "engine.py", "            self.deliveries[name].committed.clear()", "            pass", SEVERAL),
     Mutant("drift is not looked for", "summary.py", "    if count == expected:", "    if True:", SEVERAL),
     Mutant("a failed run has no end", "engine.py", "        run.note_failure(error)\n", "", SEVERAL),
+    Mutant("a document that waits for a job counts as done", "engine.py", "len(survey.skipped) + survey.waiting", "len(survey.skipped)", STOP),
+    Mutant("what a job has is embedded again", "walk.py", "        group = self._without_waiting(group)\n", "", STOP),
+    Mutant("jobs are waited for all the same", "jobs.py", "if not wait and self._all_run():", "if False:", STOP),
+    Mutant("jobs are left before they run", "jobs.py", "if not wait and self._all_run():", "if not wait:", STOP),
+    Mutant("a stop is not heeded before a call", "embedding.py", "        self.stop.demand()\n", "", STOP),
+    Mutant("a stop is not heeded by the walk", "survey.py", "                self.stop.demand()\n", "", STOP),
+    Mutant("a stop is told to nobody", "stopping.py", "            for in_order, _ in self._heeding:\n                in_order()\n", "", STOP),
+    Mutant("a hurry is told to nobody", "stopping.py", "            for _, at_once in self._heeding:\n                at_once()\n", "", STOP),
     Mutant("a named wait is ignored", "retry.py", "if error.retry_after_seconds is not None:", "if False:"),
 ]  # fmt: skip
+
+
+def test_every_mutant_fits_the_code() -> None:
+    for mutant in MUTANTS:
+        assert (ROOT / "connector" / mutant.file).read_text().count(mutant.old) == 1, mutant.name
 
 
 @pytest.mark.exhaustive
