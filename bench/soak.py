@@ -8,10 +8,11 @@ r"""A soak: `vector-sync serve` as a process, for minutes or hours, with random 
                                      +--> an embedder of OpenAI's wire, with faults, which counts what it is paid for
 
 A third of the time it is also killed and terminated; the rest is one life, by which memory and handles are judged. An
-edit is in time if it is seen in an index before two intervals of calm have gone by in one piece: a piece ends where
-something is wrong or not to work (a fault, a pause, a restart until ready, a question that waits for its answer, a
-`vector-sync sync` from the shell, which has the lease), and the next begins when that is over. What goes wrong is in
-`soak_servers`, what is ordered in `soak_orders`, what is asked of the service in `soak_checks`.
+edit is in time if it is seen in an index before two intervals of calm have gone by in one piece. A piece ends where
+something goes wrong or is not to work: a fault, a pause, a restart, a question that waits for its answer, a
+`vector-sync sync` from the shell, which has the lease. The next begins when that is over: for a fault, when it is
+mended and the run that met it has ended; for a restart, when /readyz is 200. What goes wrong is in `soak_servers`, what
+is ordered in `soak_orders`, what is asked of the service in `soak_checks`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ SERVER, FOLDER = "server", "folder"
 SINKS = (SERVER, FOLDER)
 RESTARTS_SHARE = 0.35  # of the time, at its beginning
 MOST_WRONG = 200
+RUNNING = ("queued", "running", "verifying")
 
 
 class Soak:
@@ -140,7 +142,11 @@ class Soak:
 
     def blow(self) -> None:
         interval = self.options.interval
-        self.weather.blow(self.stop, (2 * interval, 5 * interval), (0.6 * interval, 1.6 * interval))
+        self.weather.blow(self.stop, (2 * interval, 5 * interval), (0.6 * interval, 1.6 * interval), self.until_idle)
+
+    def until_idle(self) -> None:
+        """Wait until no run is under way; a service that starts again has none."""
+        self.service.until(lambda: self.service.sync().get("state") not in RUNNING)
 
     def compare_server(self) -> None:
         while not self.stop.wait(0.05 * self.options.interval):
@@ -244,6 +250,7 @@ class Soak:
             "intervals until seen": {name: spread(delays) for name, delays in found.items()},
             "texts": paid_twice(self.embeddings.paid, kills, self.wrong),
             "flat": flat,
+            "samples": [sample.told() for sample in self.watcher.samples],
             "lives": [
                 {
                     "seconds": round((life.ending_at or self.clock()) - life.started_at, 1),

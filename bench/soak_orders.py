@@ -15,7 +15,6 @@ from soak_servers import Embeddings, Trouble, Weather
 from soak_service import PATIENCE_SECONDS, ServiceUnderTest
 from soak_world import World
 
-PURGED_SHARE = 0.2
 LONGEST_ORDER = 6  # intervals
 RESTARTS = ("kill", "terminate", "kill in a run", "kill in a call", "terminate in a call")
 ORDERS = (
@@ -146,13 +145,15 @@ class Orders:
         service, allowed = self.service, self.patience + self.service.interval
         with self.alone("many deletes"):
             service.until(lambda: service.sync().get("state") == "idle")
-            count = self.world.purge(PURGED_SHARE)
+            count = self.world.purge()
             service.expect("it asks before it deletes", lambda: bool(service.sync().get("question")), allowed)
             if service.answers("/readyz") != 200:
                 service.wrong("/readyz was not 200 while a question waited")
             if service.post("/run", {"confirm_deletes": count + 100}) != 202:
                 service.wrong("/run with confirm_deletes was refused")
             service.expect("it is in step again", lambda: service.sync().get("in_step") is True, allowed)
+        with self.editing:
+            self.world.refill()
 
     def strangers(self) -> None:
         """What the service has to refuse, and what a second one is told."""

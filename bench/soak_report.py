@@ -40,6 +40,7 @@ def lags(
 ) -> Iterator[tuple[str, list[float]]]:
     """Give the delays, in intervals, by sink, watch, and whether something was wrong meanwhile."""
     found: dict[str, list[float]] = {}
+    by_themselves = [outage.by_itself() for outage in outages]
     for edit in edits:
         for sink in sinks:
             if (seen := edit.seen.get(sink)) is None:
@@ -47,6 +48,9 @@ def lags(
             calm, troubled = longest_calm(edit.at, seen, outages)
             kind = "by trouble" if troubled else f"calm, watch {'on' if edit.watched else 'off'}"
             found.setdefault(f"{sink}: {kind}", []).append(calm / interval)
+            if troubled:
+                alone, _ = longest_calm(edit.at, seen, by_themselves)
+                found.setdefault(f"{sink}: by trouble, whose consequences are calm", []).append(alone / interval)
             found.setdefault(f"{sink}: all, from the edit, faults included", []).append((seen - edit.at) / interval)
     yield from sorted(found.items())
 

@@ -292,15 +292,26 @@ class Weather:
         self._rng = random.Random(seed)
         self._left: list[str] = []
 
-    def blow(self, stop: threading.Event, calm: tuple[float, float], storm: tuple[float, float]) -> None:
-        """Go on until stopped; every kind comes once before any comes twice."""
+    def blow(
+        self,
+        stop: threading.Event,
+        calm: tuple[float, float],
+        storm: tuple[float, float],
+        wait_for_run: Callable[[], object],
+    ) -> None:
+        """Go on until stopped; every kind comes once before any comes twice.
+
+        An outage is over when the run has ended that was under way when it was mended.
+        """
         while not stop.wait(self._rng.uniform(*calm)):
             if not self._left:
                 self._left = self._rng.sample(self.KINDS, len(self.KINDS))
-            with self.turn, self._outages.during(kind := self._left.pop()):
+            with self.turn, self._outages.during(kind := self._left.pop()) as mended:
                 if stop.is_set():
                     return
                 self.one(kind, self._rng.uniform(*storm), stop)
+                mended()
+                wait_for_run()
 
     def one(self, kind: str, seconds: float, stop: threading.Event) -> None:
         """Let one thing be wrong for some time."""

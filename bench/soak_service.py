@@ -83,6 +83,11 @@ class Sample:
     files: int
     threads: int
 
+    def told(self) -> str:
+        """One line of the report."""
+        rest = "at rest" if self.at_rest else ""
+        return f"{self.at:.1f} life {self.life} {self.rss_mb:.1f} MB {self.files} files {self.threads} threads {rest}"
+
 
 @dataclass(slots=True)
 class Life:

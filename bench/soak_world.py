@@ -16,13 +16,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
 BURST = (0.04, 0.12)  # so many edits of all documents at once
 LEAVING_SHARE = 0.03  # of all documents, in one burst
 GUARD_SHARE = 0.12  # more than that may not leave in one run, unless it is confirmed
+PURGED_SHARE = 0.16
 MOST_EMPTY = 12
 LONG_EVERY = 8  # one document in so many has several passages
 WEIGHTS = {
@@ -67,7 +68,21 @@ class Outage:
 
     what: str
     begin: float
-    end: float
+    mended: float  # when the fault was no more
+    end: float  # when the run had ended that was under way then, and may still have waited because of it
+
+    def by_itself(self) -> Outage:
+        """The same without what came of it."""
+        return replace(self, end=self.mended)
+
+
+@dataclass(slots=True)
+class Trouble:
+    """An outage that goes on."""
+
+    what: str
+    begin: float
+    mended: float | None = None
 
 
 class Outages:
@@ -76,33 +91,40 @@ class Outages:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._open: dict[int, tuple[str, float]] = {}
+        self._open: dict[int, Trouble] = {}
         self._over: list[Outage] = []
         self._number = 0
 
     @contextmanager
-    def during(self, what: str) -> Iterator[None]:
-        """Note that something is wrong for as long as the body runs."""
+    def during(self, what: str) -> Iterator[Callable[[], object]]:
+        """Note that something is wrong for as long as the body runs, which may tell that it is mended before that."""
         with self._lock:
             self._number += 1
-            number = self._number
-            self._open[number] = (what, self._clock())
+            number, trouble = self._number, Trouble(what, self._clock())
+            self._open[number] = trouble
+
+        def mended() -> None:
+            trouble.mended = self._clock()
+
         try:
-            yield
+            yield mended
         finally:
             with self._lock:
-                self._over.append(Outage(*self._open.pop(number), self._clock()))
+                del self._open[number]
+                now = self._clock()
+                self._over.append(Outage(what, trouble.begin, trouble.mended or now, now))
 
     @property
     def now(self) -> list[str]:
         """What is wrong now."""
         with self._lock:
-            return [what for what, _ in self._open.values()]
+            return [trouble.what for trouble in self._open.values() if trouble.mended is None]
 
     def all(self) -> list[Outage]:
         """Give them in the order of their beginnings; one that goes on ends at infinity."""
+        never = float("inf")
         with self._lock:
-            still = [Outage(what, begin, float("inf")) for what, begin in self._open.values()]
+            still = [Outage(it.what, it.begin, it.mended or never, never) for it in self._open.values()]
             return sorted([*self._over, *still], key=lambda it: it.begin)
 
     def counts(self) -> Counter[str]:
@@ -182,7 +204,7 @@ class World:
         with self.lock:
             weights = dict(WEIGHTS)
             here = len(self._texts)
-            weights["new" if here < self.target else "deleted"] *= 2
+            weights["new" if here < self.target else "deleted"] *= 3
             weights["emptied"] *= self.empty < MOST_EMPTY
             (kind,) = self._rng.choices(list(weights), list(weights.values()))
             getattr(self, f"_{kind}")()
@@ -199,13 +221,19 @@ class World:
                     getattr(self, f"_{kind}")()
         return count
 
-    def purge(self, share: float) -> int:
+    def purge(self) -> int:
         """Delete more documents than the delete guard lets pass."""
         with self.lock:
             full = [id for id, text in self._texts.items() if text]
-            for id in (gone := self._rng.sample(full, int(share * len(self._texts)))):
+            for id in (gone := self._rng.sample(full, round(PURGED_SHARE * self.target))):
                 self._delete(id)
             return len(gone)
+
+    def refill(self) -> None:
+        """Make as many documents as there were at first."""
+        with self.lock:
+            while len(self._texts) < self.target:
+                self._new()
 
     # --- the kinds of edits ---------------------------------------------------------------------------
 
