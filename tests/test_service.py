@@ -404,6 +404,14 @@ def test_a_sync_whose_file_got_another_name_asks_for_a_restart(rig: ServiceRig) 
         assert told.endswith('renamed.toml: [state] path is that of the sync "docs" until the service is restarted')
 
 
+def test_a_service_that_is_ending_reads_no_settings_again(rig: ServiceRig) -> None:
+    with rig.serving() as service:
+        service.wait_for("run_ended")
+        service.service.stop()
+        service.service.reload()
+        assert not service.log.of("reloaded")
+
+
 def test_a_second_service_on_the_same_state_is_refused(rig: ServiceRig) -> None:
     with rig.serving() as service:
         service.wait_for("run_ended")

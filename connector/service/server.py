@@ -145,6 +145,8 @@ class Service:
     def reload(self) -> None:
         """Read the settings again; what is wrong with them is logged, and changes nothing."""
         with self._lock:
+            if self._stopping.is_asked:
+                return
             try:
                 found = load_service(self.config.path)
                 self._check_claims(found)
@@ -334,9 +336,10 @@ class Service:
         if self._stop_at is None:
             self.stop()
         began, grace = self._stop_at or time.monotonic(), self.config.service.grace_seconds
-        for watching in self.watches.values():
+        with self._lock:  # a reload under way changes both
+            watches, runners = list(self.watches.values()), [*self.runners.values(), *self._leaving]
+        for watching in watches:
             watching.stop(1.0)
-        runners = [*self.runners.values(), *self._leaving]
         if not _joined(runners, until=began + GRACE_SHARE * grace):
             for runner in runners:
                 runner.hurry()
